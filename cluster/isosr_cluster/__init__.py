@@ -1,0 +1,1 @@
+"""Where work runs, and how: Dask clusters and a bounded-window runner; knows no images."""

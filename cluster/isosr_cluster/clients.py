@@ -1,0 +1,105 @@
+"""Dask clients: a cluster on this machine, or a scheduler that runs already."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dask.system import CPU_COUNT
+from distributed import Client, LocalCluster
+from distributed.system import MEMORY_LIMIT
+
+from isosr_cluster.errors import ClusterConfigError, ClusterUnreachableError
+
+LOCAL = "local"
+_ADDRESSES = ("tcp://", "tls://")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def local_workers(cluster: str, workers: int | None) -> int | None:
+    """Return how many worker processes `open_client` starts on this machine.
+
+    Parameters
+    ----------
+    cluster : str
+    workers : int or None
+        None: one a core.
+
+    Returns
+    -------
+    int or None
+        None where the cluster is elsewhere.
+    """
+    if cluster != LOCAL:
+        return None
+    return workers if workers is not None else CPU_COUNT
+
+
+@contextmanager
+def open_client(cluster: str = LOCAL, workers: int | None = None) -> Iterator[Client]:
+    """Connect to a cluster, and start it first where it is this machine.
+
+    Parameters
+    ----------
+    cluster : str
+        ``"local"``, or the address of a scheduler, ``"tcp://host:port"``.
+    workers : int or None
+        Processes on this machine, one task at a time in each; None: one a core.
+
+    Yields
+    ------
+    distributed.Client
+
+    Raises
+    ------
+    ClusterConfigError
+        When `cluster` is neither, or `workers` makes no sense for it.
+    ClusterUnreachableError
+        When no scheduler answers.
+    """
+    count = local_workers(cluster, workers)
+    if count is None:
+        with _connect(cluster, workers) as client:
+            yield client
+        return
+    if count < 1:
+        raise ClusterConfigError(f"workers is {workers}: at least one is needed")
+    threads = str(max(1, CPU_COUNT // count))
+    with (
+        LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=logging.ERROR,
+            memory_limit=MEMORY_LIMIT // count,
+            env=dict.fromkeys(_THREAD_VARIABLES, threads),
+        ) as started,
+        Client(started) as client,
+    ):
+        yield client
+
+
+def _connect(cluster: str, workers: int | None) -> Client:
+    if not cluster.startswith(_ADDRESSES):
+        raise ClusterConfigError(
+            f"cluster is {cluster!r}: give {LOCAL!r} or the address of a scheduler, tcp://host:port"
+        )
+    if workers is not None:
+        raise ClusterConfigError(
+            f"workers is {workers}, but the cluster at {cluster} has its own; leave it out"
+        )
+    try:
+        return Client(cluster, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise ClusterUnreachableError(
+            f"no scheduler answers at {cluster} ({error}); start one with dask scheduler"
+        ) from error
+
+
+def memory_per_task(client: Client) -> int:
+    """Return the memory in bytes that each task may use on the smallest worker of a cluster."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return min(w["memory_limit"] // max(1, w["nthreads"]) for w in workers)

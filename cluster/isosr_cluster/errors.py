@@ -1,0 +1,15 @@
+"""Errors of the clusters: a base class of the project's, mixed with the builtin."""
+
+from __future__ import annotations
+
+
+class ClusterError(Exception):
+    """Base class of what can be wrong with a cluster."""
+
+
+class ClusterConfigError(ClusterError, ValueError):
+    """The description of a cluster is not one that can be used."""
+
+
+class ClusterUnreachableError(ClusterError, ConnectionError):
+    """No scheduler answers at the given address."""

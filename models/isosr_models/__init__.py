@@ -1,0 +1,1 @@
+"""Networks, losses, training objectives, restorers and model folders; PyTorch only."""

@@ -1,0 +1,66 @@
+"""The methods that can be trained, by name; a new one is a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from isosr_models.errors import ModelConfigError
+from isosr_models.ot_cyclegan import OTCycleGAN, OTCycleGANConfig
+from isosr_models.unet import UNet3d
+
+
+class Objective(Protocol):
+    """What is trained: networks, their losses and their optimisers."""
+
+    @property
+    def generator(self) -> UNet3d:
+        """The network that becomes the restorer."""
+        ...
+
+    def step(self, crop: Tensor) -> dict[str, float]:
+        """Improve on one crop, (1, 1, z, y, x) float32, and return the losses by name."""
+        ...
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return what a model folder keeps, ``"generator"`` among it."""
+        ...
+
+
+def _ot_cyclegan(parameters: Mapping[str, Any], device: torch.device) -> Objective:
+    return OTCycleGAN(OTCycleGANConfig.model_validate(parameters), device)
+
+
+_OBJECTIVES: dict[str, Callable[[Mapping[str, Any], torch.device], Objective]] = {
+    "ot-cyclegan": _ot_cyclegan,
+}
+TRAINABLE = tuple(_OBJECTIVES)
+"""Names of the methods that `create_objective` knows."""
+
+
+def create_objective(
+    method: str, parameters: Mapping[str, Any], device: torch.device
+) -> Objective:
+    """Make the networks and optimisers of a method.
+
+    Parameters
+    ----------
+    method : str
+        One of `TRAINABLE`.
+    parameters : mapping
+        Of the method, such as those of `OTCycleGANConfig`; unknown names are errors.
+    device : torch.device
+
+    Raises
+    ------
+    ModelConfigError
+        When no method has that name.
+    pydantic.ValidationError
+        When a parameter is unknown or out of range.
+    """
+    if method not in _OBJECTIVES:
+        raise ModelConfigError(f"method is {method!r}: choose one of {', '.join(TRAINABLE)}")
+    return _OBJECTIVES[method](parameters, device)

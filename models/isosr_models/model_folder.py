@@ -1,0 +1,208 @@
+"""The model folder: safetensors weights and a JSON that says everything needed to run them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from isosr_models.errors import ModelFormatError
+from isosr_models.layers import Statistics
+from isosr_models.restorers import IdentityRestorer, NetworkRestorer, Restorer
+from isosr_models.unet import UNet3d
+
+FORMAT = 1
+DESCRIPTION = "model.json"
+WEIGHTS = "weights.safetensors"
+_GENERATOR = "generator."
+
+
+class Description(BaseModel):
+    """What ``model.json`` holds.
+
+    Attributes
+    ----------
+    format : int
+        Version of the folder's layout; this program reads 1.
+    method : str
+        How the restorer was made.
+    width : int
+        Feature channels of the generator's first level.
+    residual : bool
+        Whether the generator adds to its input.
+    window_percentiles : tuple of 2 floats
+        Percentiles of a volume that are 0 and 1 to the network.
+    weights_sha256 : str
+        Of the weights file, to find one that was cut short or altered.
+    training : dict
+        Parameters, sources, figures and versions of the training, for the record.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = FORMAT
+    method: str
+    width: int = Field(ge=1)
+    residual: bool
+    window_percentiles: tuple[float, float]
+    weights_sha256: str
+    training: dict[str, Any]
+
+
+def save_model(
+    folder: Path,
+    networks: dict[str, nn.Module],
+    *,
+    method: str,
+    window_percentiles: tuple[float, float],
+    training: dict[str, Any],
+) -> Description:
+    """Write a model folder; the description goes last, so that a folder with one is whole.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if need be; a model in it is replaced.
+    networks : dict of str to Module
+        ``"generator"`` (a `UNet3d`) and what else the method keeps, such as ``"blur"``.
+    method : str
+    window_percentiles : tuple of 2 floats
+    training : dict
+        Anything that JSON can hold.
+
+    Raises
+    ------
+    ModelFormatError
+        When ``networks["generator"]`` is not a `UNet3d`.
+    """
+    generator = networks["generator"]
+    if not isinstance(generator, UNet3d):
+        raise ModelFormatError(f"generator is a {type(generator).__name__}: expected a UNet3d")
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"{name}.{key}": value.detach().cpu().contiguous()
+        for name, network in networks.items()
+        for key, value in network.state_dict().items()
+    }
+    partial = folder / f"{WEIGHTS}.partial"
+    save_file(tensors, partial)
+    description = Description(
+        method=method,
+        width=generator.width,
+        residual=generator.residual,
+        window_percentiles=window_percentiles,
+        weights_sha256=_sha256(partial),
+        training=training,
+    )
+    (folder / DESCRIPTION).unlink(missing_ok=True)
+    partial.replace(folder / WEIGHTS)
+    _write_durably(folder / DESCRIPTION, description.model_dump_json(indent=2) + "\n")
+    return description
+
+
+def read_description(folder: Path) -> Description:
+    """Read and check ``model.json``.
+
+    Raises
+    ------
+    ModelFormatError
+        When the folder is no model, or one of another version.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise ModelFormatError(
+            f"{folder} is not a model: it has no {DESCRIPTION}; give the folder that train wrote"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Description.model_validate(content)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelFormatError(
+            f"{path} is not valid JSON ({error}): it was cut short or altered; train again"
+        ) from error
+    except ValidationError as error:
+        found = content.get("format") if isinstance(content, dict) else None
+        detail = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
+        )
+        raise ModelFormatError(
+            f"{path} has format {found!r}, and this program reads {FORMAT} ({detail}); "
+            "use the version that wrote it or train again"
+        ) from error
+
+
+def load_restorer(
+    folder: Path, *, statistics: Statistics = "frozen", device: torch.device | str = "cpu"
+) -> Restorer:
+    """Load a trained model, ready to run.
+
+    Parameters
+    ----------
+    folder : Path
+        Written by `save_model`.
+    statistics : {"frozen", "block"}
+        See `NetworkRestorer`.
+    device : torch.device or str
+
+    Raises
+    ------
+    ModelFormatError
+        When a file is missing, cut short, altered, or of another version.
+    """
+    description = read_description(folder)
+    tensors = _load_weights(folder, description)
+    network = UNet3d(description.width, residual=description.residual)
+    state = {
+        key.removeprefix(_GENERATOR): value
+        for key, value in tensors.items()
+        if key.startswith(_GENERATOR)
+    }
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelFormatError(
+            f"{folder / WEIGHTS} does not hold a U-Net of width {description.width}: {error}"
+        ) from error
+    return NetworkRestorer(network, statistics, torch.device(device))
+
+
+def identity() -> Restorer:
+    """Return the restorer that changes nothing, the baseline of every comparison."""
+    return IdentityRestorer()
+
+
+def _load_weights(folder: Path, description: Description) -> dict[str, torch.Tensor]:
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise ModelFormatError(f"{folder} has no {WEIGHTS}: copy the whole model folder again")
+    if _sha256(path) != description.weights_sha256:
+        raise ModelFormatError(
+            f"{path} does not match the checksum in {DESCRIPTION}: it was cut short or altered; "
+            "copy the model folder again or train again"
+        )
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ModelFormatError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_durably(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

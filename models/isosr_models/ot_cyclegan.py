@@ -1,0 +1,171 @@
+"""The OT-CycleGAN objective of Park et al. 2022: one step of it, and what it trains."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from isosr_models.deep_linear import DeepLinear3d
+from isosr_models.errors import DivergedError
+from isosr_models.patchgan import ORIENTATIONS, PatchGAN2d, draw_planes, take_planes
+from isosr_models.unet import UNet3d
+
+
+class OTCycleGANConfig(BaseModel):
+    """Parameters of the method; the defaults are the publication's but for `start`.
+
+    Attributes
+    ----------
+    width : int
+        Channels of the first layer of generator and discriminators; 64 in the publication.
+    blur : {"deep-linear", "unet"}
+        The generator F that blurs: a linear filter, or a second U-Net for light-sheet brains.
+    start : {"identity", "random"}
+        ``"identity"``: both generators start as the identity and learn what to add;
+        ``"random"``: Kaiming initialisation and a sigmoid output, as published.
+    cycle_weight : float
+        Weight λ of the cycle-consistency loss.
+    learning_rate : float
+        Of Adam, for all networks.
+    betas : tuple of 2 floats
+        Of Adam: decay of the first and second moment.
+    planes : int
+        Planes of each orientation that the discriminators see in a step.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(64, ge=4)
+    blur: Literal["deep-linear", "unet"] = "deep-linear"
+    start: Literal["identity", "random"] = "identity"
+    cycle_weight: float = Field(10.0, ge=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    planes: int = Field(8, ge=1)
+
+
+def least_squares(scores: Tensor, target: float) -> Tensor:
+    """Return the mean of ``(scores - target)²``, the least-squares GAN term (Mao et al. 2017)."""
+    return (scores - target).square().mean()
+
+
+class OTCycleGAN:
+    """Trains G (blurred to sharp), F (sharp to blurred) and six 2D discriminators together.
+
+    D_X compares XY planes of the measured volume y, which are sharp, with planes of G(y) in all
+    three orientations; D_Y compares planes of F(G(y)) with the same planes of y (Park et al. 2022,
+    Methods, Eq. for L_cycle and L_disc).
+
+    Parameters
+    ----------
+    config : OTCycleGANConfig
+    device : torch.device
+    """
+
+    def __init__(self, config: OTCycleGANConfig, device: torch.device) -> None:
+        residual = config.start == "identity"
+        self.config = config
+        self.generator = UNet3d(config.width, residual=residual).to(device)
+        self.blur: nn.Module = (
+            DeepLinear3d(config.width, residual=residual)
+            if config.blur == "deep-linear"
+            else UNet3d(config.width, residual=residual)
+        ).to(device)
+        self.sharp_critics = nn.ModuleDict({o: PatchGAN2d(config.width) for o in ORIENTATIONS})
+        self.blurred_critics = nn.ModuleDict({o: PatchGAN2d(config.width) for o in ORIENTATIONS})
+        self.sharp_critics.to(device)
+        self.blurred_critics.to(device)
+        self._generators = torch.optim.Adam(
+            itertools.chain(self.generator.parameters(), self.blur.parameters()),
+            lr=config.learning_rate,
+            betas=config.betas,
+        )
+        self._critics = torch.optim.Adam(
+            itertools.chain(self.sharp_critics.parameters(), self.blurred_critics.parameters()),
+            lr=config.learning_rate,
+            betas=config.betas,
+        )
+
+    def step(self, crop: Tensor) -> dict[str, float]:
+        """Improve all networks on one crop, and return the losses by name.
+
+        Parameters
+        ----------
+        crop : Tensor, (1, 1, z, y, x) float32
+            On the isotropic grid, with the intensity window at 0 and 1; saturated to it here.
+
+        Raises
+        ------
+        DivergedError
+            When a loss is not finite; the networks are then as after the previous step.
+        """
+        y = crop.clamp(0.0, 1.0)
+        x = self.generator(y)
+        y_again = self.blur(x)
+        pairs = self._draw_pairs(y, x, y_again)
+
+        self._require_critic_gradients(False)
+        adversarial = torch.stack([least_squares(d(fake), 1.0) for d, _, fake in pairs]).sum()
+        cycle = (y_again - y).abs().mean()
+        self._update(self._generators, adversarial + self.config.cycle_weight * cycle)
+
+        self._require_critic_gradients(True)
+        terms = [
+            least_squares(d(real), 1.0) + least_squares(d(fake.detach()), 0.0)
+            for d, real, fake in pairs
+        ]
+        discrimination = torch.stack(terms).sum()
+        self._update(self._critics, discrimination)
+        return {
+            "adversarial": adversarial.item(),
+            "cycle": cycle.item(),
+            "discrimination": discrimination.item(),
+        }
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return what a model folder keeps: the generator, and the blur that it has learned."""
+        return {"generator": self.generator, "blur": self.blur}
+
+    def _draw_pairs(
+        self, y: Tensor, x: Tensor, y_again: Tensor
+    ) -> list[tuple[nn.Module, Tensor, Tensor]]:
+        """Return (discriminator, real planes, fake planes) for each of the six comparisons."""
+        pairs = []
+        count = self.config.planes
+        for orientation in ORIENTATIONS:
+            lateral = draw_planes(y.shape, "xy", count).to(y.device)
+            across = draw_planes(y.shape, orientation, count).to(y.device)
+            pairs.append(
+                (
+                    self.sharp_critics[orientation],
+                    take_planes(y, "xy", lateral),
+                    take_planes(x, orientation, across),
+                )
+            )
+            pairs.append(
+                (
+                    self.blurred_critics[orientation],
+                    take_planes(y, orientation, across),
+                    take_planes(y_again, orientation, across),
+                )
+            )
+        return pairs
+
+    def _require_critic_gradients(self, required: bool) -> None:
+        self.sharp_critics.requires_grad_(required)
+        self.blurred_critics.requires_grad_(required)
+
+    @staticmethod
+    def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise DivergedError(
+                f"the loss is {loss.item()}: training has diverged; "
+                "a smaller learning rate or another seed may help"
+            )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()

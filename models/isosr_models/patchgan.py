@@ -1,0 +1,89 @@
+"""The 2D PatchGAN discriminator and the planes that it is shown."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Orientation = Literal["xy", "xz", "yz"]
+
+ORIENTATIONS: tuple[Orientation, ...] = ("xy", "xz", "yz")
+_NORMAL_AXIS = {"xy": 2, "xz": 3, "yz": 4}
+MIN_PLANE = 32
+"""Smallest side of a plane in voxels that leaves the discriminator a prediction map."""
+
+
+class PatchGAN2d(nn.Module):
+    """PatchGAN with three strided layers, one of stride 1 and a prediction map.
+
+    Kernel 4, padding 1, LeakyReLU 0.2, instance normalisation but in the first and last layer.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the first layer; 64 in the publication.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(1, width, 4, stride=2, padding=1)]
+        for factor, stride in ((1, 2), (2, 2), (4, 1)):
+            layers += [
+                nn.LeakyReLU(0.2, inplace=True),
+                nn.Conv2d(factor * width, 2 * factor * width, 4, stride=stride, padding=1),
+                nn.InstanceNorm2d(2 * factor * width),
+            ]
+        layers += [nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(8 * width, 1, 4, padding=1)]
+        self.layers = nn.Sequential(*layers)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=0.2)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """Judge planes, (n, 1, height, width) float32; returns a map of scores a plane."""
+        scores: Tensor = self.layers(planes)
+        return scores
+
+
+def take_planes(volume: Tensor, orientation: Orientation, indices: Tensor) -> Tensor:
+    """Take planes out of a volume.
+
+    Parameters
+    ----------
+    volume : Tensor, (1, 1, z, y, x)
+    orientation : {"xy", "xz", "yz"}
+        The axes that lie in the plane.
+    indices : Tensor, (n,) int64
+        Positions along the axis normal to the plane.
+
+    Returns
+    -------
+    Tensor, (n, 1, height, width)
+        The axis that comes first in (z, y, x) is the height.
+    """
+    axis = _NORMAL_AXIS[orientation]
+    planes = torch.index_select(volume, axis, indices)
+    return planes[0].movedim(axis - 1, 0)
+
+
+def draw_planes(shape: torch.Size, orientation: Orientation, count: int) -> Tensor:
+    """Draw positions of planes uniformly along the normal of an orientation.
+
+    Parameters
+    ----------
+    shape : torch.Size
+        Of the volume, (1, 1, z, y, x).
+    orientation : {"xy", "xz", "yz"}
+    count : int
+        At most as many as there are planes; none is drawn twice.
+
+    Returns
+    -------
+    Tensor, (n,) int64
+    """
+    available = shape[_NORMAL_AXIS[orientation]]
+    return torch.randperm(available)[: min(count, available)]

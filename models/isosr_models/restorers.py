@@ -1,0 +1,93 @@
+"""Restorers: trained models ready to run, as pure local functions of a volume."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from isosr_models.layers import Statistics, use_statistics
+from isosr_models.unet import UNet3d
+
+
+@runtime_checkable
+class Restorer(Protocol):
+    """A function from a blurred block to a restored one of the same shape.
+
+    Attributes
+    ----------
+    halo : int
+        Radius of the receptive field in voxels: an output voxel depends on no input further away.
+    stride : int
+        Origins and lengths of what it is given must be multiples of this, in voxels.
+    normalised : bool
+        Whether intensities must have the window at 0 and 1 (else they come as stored).
+    saturates : bool
+        Whether intensities outside the window are lost, as with a sigmoid output.
+    bytes_per_voxel : int
+        Working memory for each voxel of a block with its halo.
+    """
+
+    @property
+    def halo(self) -> int: ...
+    @property
+    def stride(self) -> int: ...
+    @property
+    def normalised(self) -> bool: ...
+    @property
+    def saturates(self) -> bool: ...
+    @property
+    def bytes_per_voxel(self) -> int: ...
+
+    def __call__(self, block: Tensor) -> Tensor:
+        """Restore a block, (1, 1, z, y, x) float32."""
+        ...
+
+
+class IdentityRestorer:
+    """Gives back what it is given: resampled only, the baseline of every comparison."""
+
+    halo = 0
+    stride = 1
+    normalised = False
+    saturates = False
+    bytes_per_voxel = 4
+
+    def __call__(self, block: Tensor) -> Tensor:
+        """Return the block, (1, 1, z, y, x) float32, as it is."""
+        return block
+
+
+class NetworkRestorer:
+    """A trained U-Net generator, on a device.
+
+    Parameters
+    ----------
+    network : UNet3d
+        Not changed: a copy is made for inference.
+    statistics : {"frozen", "block"}
+        ``"frozen"``: running statistics, folded into the convolutions; only then is the restorer a
+        local function. ``"block"``: statistics of each block, as in the publication.
+    device : torch.device
+    """
+
+    normalised = True
+
+    def __init__(self, network: UNet3d, statistics: Statistics, device: torch.device) -> None:
+        self.halo, self.stride = network.receptive_radius, network.stride
+        self.saturates = not network.residual
+        # The peak is at the finest decoder: skip, concatenation (2w), its output and a copy of it.
+        self.bytes_per_voxel = 4 * 6 * network.width
+        self.device = device
+        if statistics == "frozen":
+            self._network = network.folded().to(device)
+        else:
+            use_statistics(network, "block")
+            self._network = network.to(device)
+
+    @torch.no_grad()
+    def __call__(self, block: Tensor) -> Tensor:
+        """Restore a block, (1, 1, z, y, x) float32; the result is on the CPU."""
+        restored: Tensor = self._network(block.to(self.device))
+        return restored.float().cpu()

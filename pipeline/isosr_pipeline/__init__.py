@@ -1,0 +1,1 @@
+"""Reference-free isotropic super-resolution of terabyte fluorescence volumes."""

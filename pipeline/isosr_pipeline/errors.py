@@ -1,0 +1,39 @@
+"""Errors of the pipeline: each names what was found, the rule, and the remedy."""
+
+from __future__ import annotations
+
+
+class IsosrError(Exception):
+    """Base class of the errors that a user of the pipeline can act on."""
+
+
+class InputError(IsosrError, ValueError):
+    """A source, store, parameter or file of the user's is not what the step needs."""
+
+
+class MissingInputError(InputError, FileNotFoundError):
+    """A path that a step reads from is not there."""
+
+
+class OutputExistsError(IsosrError, FileExistsError):
+    """An output is there already, and overwriting it was not asked for."""
+
+
+class AlignmentError(IsosrError, ValueError):
+    """A write would not cover whole shards, so that two writers could lose each other's data."""
+
+
+class ResumeError(IsosrError, ValueError):
+    """An unfinished output was made from another input, model or set of parameters."""
+
+
+class BusyError(IsosrError, RuntimeError):
+    """Another process is filling the same output."""
+
+
+class WorkFailedError(IsosrError, RuntimeError):
+    """Some regions could not be done; the others are, and are kept."""
+
+
+class InterruptedRunError(IsosrError, RuntimeError):
+    """A step was asked to stop (Ctrl-C, a walltime signal) and can be resumed."""

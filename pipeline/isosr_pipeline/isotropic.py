@@ -1,0 +1,93 @@
+"""A volume seen on the isotropic grid: z resampled to the lateral voxel size, borders reflected.
+
+Nothing is stored: the planes that a box needs are read and interpolated when it is asked for, so
+that a box is the same whatever other boxes are read.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isosr_pipeline.errors import InputError
+from isosr_pipeline.geometry import Box, Zyx, reflect
+from isosr_pipeline.store.volume import Volume
+
+_TOLERANCE = 1e-3
+
+
+class IsotropicView:
+    """A volume on the grid whose voxels are as large along z as along y and x.
+
+    Plane k of the grid lies at ``k`` lateral voxel sizes from the first measured plane. Where the
+    volume's voxels are isotropic already, the view is the volume itself.
+
+    Parameters
+    ----------
+    volume : Volume
+
+    Attributes
+    ----------
+    shape : Zyx
+        Of the grid, in voxels.
+    voxel_size : tuple of 3 floats
+        Of the grid, in µm.
+
+    Raises
+    ------
+    InputError
+        When the voxels are not as large along y as along x.
+    """
+
+    def __init__(self, volume: Volume) -> None:
+        z, y, x = volume.voxel_size
+        if abs(y - x) > _TOLERANCE * x:
+            raise InputError(
+                f"{volume.path}: voxels are {y:g} µm along y and {x:g} µm along x, and must be "
+                "square in the sharp planes; resample the source, or mend --voxel-size"
+            )
+        depth, height, width = volume.shape[1:]
+        self.volume = volume
+        self._resampled = abs(z - x) > _TOLERANCE * x
+        self._planes_per_voxel = x / z if self._resampled else 1.0
+        planes = int((depth - 1) / self._planes_per_voxel + _TOLERANCE) + 1
+        self.shape = Zyx(planes, height, width)
+        self.voxel_size = (x, y, x) if self._resampled else volume.voxel_size
+
+    def read(self, channel: int, box: Box) -> NDArray[np.float32]:
+        """Read a box of the grid.
+
+        Parameters
+        ----------
+        channel : int
+        box : Box
+            May reach beyond the volume, which is reflected there.
+
+        Returns
+        -------
+        ndarray, (z, y, x) float32
+            Intensities as stored.
+        """
+        z, y, x = (
+            reflect(a, b, n) for a, b, n in zip(box.start, box.stop, self.shape, strict=True)
+        )
+        position = z * self._planes_per_voxel
+        below = np.minimum(position.astype(np.intp), self.volume.shape[1] - 1)
+        weight = (position - below).astype(np.float32)
+        above = np.where(weight > 0, np.minimum(below + 1, self.volume.shape[1] - 1), below)
+        start = Zyx(int(below.min()), int(y.min()), int(x.min()))
+        stop = Zyx(int(above.max()) + 1, int(y.max()) + 1, int(x.max()) + 1)
+        data = self.volume.read(channel, Box(start, stop)).astype(np.float32)
+        planes = data if _is_run(below, start.z) else data[below - start.z]
+        if weight.any():
+            share = weight[:, None, None]
+            planes = planes * (1 - share) + data[above - start.z] * share
+        for axis, (indices, first) in enumerate(((y, start.y), (x, start.x)), start=1):
+            if not _is_run(indices, first):
+                planes = np.take(planes, indices - first, axis=axis)
+        return planes[: len(z)]
+
+
+def _is_run(indices: NDArray[np.intp], first: int) -> bool:
+    """Tell whether indices count up from the first, so that nothing need be gathered."""
+    return bool((indices == np.arange(first, first + len(indices))).all())

@@ -1,0 +1,131 @@
+"""The ledger: the durable record of the regions of a store that are done.
+
+It is one append-only file inside the store while the store is being filled, a line of JSON a region
+behind a header that binds it to what is being made. A torn last line, as a power cut leaves it, is
+dropped. A lock keeps a second process out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from isosr_pipeline.errors import BusyError, ResumeError
+
+FILE = ".isosr-ledger.jsonl"
+_FORMAT = 1
+
+
+def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say in what two descriptions of a store differ; empty if in nothing."""
+    return "; ".join(
+        f"{key} was {begun.get(key)!r} and is {now.get(key)!r}"
+        for key in sorted({*begun, *now})
+        if begun.get(key) != now.get(key)
+    )
+
+
+class Ledger:
+    """The ledger of one store, open and locked; a context manager.
+
+    Parameters
+    ----------
+    store : Path
+        Folder of the store.
+    making : mapping
+        All that decides the result: input, parameters, versions. An existing ledger must agree.
+
+    Attributes
+    ----------
+    done : dict of str to dict
+        What was recorded for each finished region, by its key.
+
+    Raises
+    ------
+    BusyError
+        When another process holds the ledger.
+    ResumeError
+        When the store was begun from something else; the message names what differs.
+    """
+
+    def __init__(self, store: Path, making: Mapping[str, Any]) -> None:
+        self.path = store / FILE
+        self.done: dict[str, dict[str, Any]] = {}
+        self._file = self.path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise BusyError(
+                f"{store} is being filled by another process; wait for it or stop it"
+            ) from error
+        try:
+            self._load(making)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _load(self, making: Mapping[str, Any]) -> None:
+        self._file.seek(0)
+        good = 0
+        for number, line in enumerate(self._file):
+            entry = _parse(line)
+            if entry is None:
+                break
+            if number == 0:
+                self._compare(entry, making)
+            else:
+                self.done[entry["key"]] = entry["result"]
+            good += len(line)
+        self._file.truncate(good)
+        if good == 0:
+            self._append({"format": _FORMAT, "making": dict(making)})
+
+    def _compare(self, header: dict[str, Any], making: Mapping[str, Any]) -> None:
+        differing = differences(header.get("making", {}), making)
+        if header.get("format") != _FORMAT or differing:
+            raise ResumeError(
+                f"{self.path.parent} was begun from something else ({differing}); resume with the "
+                "same input and parameters, or start again with --overwrite"
+            )
+
+    def record(self, key: str, result: Mapping[str, Any]) -> None:
+        """Record that a region is done, durably, with what its task returned."""
+        self.done[key] = dict(result)
+        self._append({"key": key, "result": self.done[key]})
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def remove(self) -> None:
+        """Remove the ledger of a store that is complete."""
+        self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return the entry of a whole line, None for one that was torn."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None

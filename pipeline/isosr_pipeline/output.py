@@ -1,0 +1,167 @@
+"""Outputs: begun, resumed or refused, and finished, in one way for all steps that fill a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from distributed import Client
+
+from isosr_pipeline.errors import OutputExistsError, ResumeError
+from isosr_pipeline.filling import fill
+from isosr_pipeline.geometry import Region, Zyx, blocks
+from isosr_pipeline.ledger import Ledger, differences
+from isosr_pipeline.progress import Reporter
+from isosr_pipeline.store.intensity import Window
+from isosr_pipeline.store.metadata import Provenance, StoreAttributes
+from isosr_pipeline.store.pyramid import Level, downsample, parent_box
+from isosr_pipeline.store.volume import Volume, VolumeSpec, create_volume, remove_store
+
+IfExists = Literal["refuse", "resume", "overwrite"]
+_DOWNSAMPLED_AT_ONCE = 128
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the program and of the libraries that decide a result."""
+    return {name: version(name) for name in ("isosr-pipeline", "numpy", "torch", "zarr")}
+
+
+@dataclass
+class Output:
+    """A store that is being filled.
+
+    Parameters
+    ----------
+    volume : Volume
+    spec : VolumeSpec
+        What the volume was created as.
+    ledger : Ledger
+    history : list of Provenance
+        Steps that lead to it, this one last.
+    """
+
+    volume: Volume
+    spec: VolumeSpec
+    ledger: Ledger
+    history: list[Provenance]
+
+    def fill_pyramid(self, client: Client, reporter: Reporter) -> None:
+        """Make every further level from the one before, level by level."""
+        for index, level in enumerate(self.spec.levels[1:], start=1):
+            job = DownsampleRegion(self.volume.path, index, level)
+            grid = self.volume.regions(index)
+            fill(client, grid, job, self.ledger, reporter, f"level {index}")
+
+    def finish(self, windows: list[list[Window]], figures: dict[str, Any]) -> None:
+        """Mark the store as complete, with what was measured on the way."""
+        self.history[-1].figures = figures
+        self.volume.update(
+            StoreAttributes(
+                id=self.volume.require_own().id,
+                complete=True,
+                windows=windows,
+                history=self.history,
+            )
+        )
+        self.ledger.remove()
+
+
+@contextmanager
+def begin_output(
+    path: Path, spec: VolumeSpec, history: list[Provenance], if_exists: IfExists
+) -> Iterator[Output | None]:
+    """Create a store to be filled, or open the unfinished one.
+
+    Parameters
+    ----------
+    path : Path
+    spec : VolumeSpec
+    history : list of Provenance
+        Steps that lead to the store, the one that begins now last.
+    if_exists : {"refuse", "resume", "overwrite"}
+        What to do with a store at `path`.
+
+    Yields
+    ------
+    Output or None
+        None where the store is complete already and was to be resumed.
+
+    Raises
+    ------
+    OutputExistsError
+        When something is there that may not be resumed or overwritten.
+    ResumeError
+        When the store was begun from something else.
+    """
+    making = history[-1].model_dump(mode="json", exclude={"figures"})
+    if if_exists == "overwrite":
+        remove_store(path)
+    if path.exists():
+        if if_exists != "resume":
+            raise OutputExistsError(
+                f"{path} exists; give another path, --resume to go on with it, or --overwrite"
+            )
+        volume = Volume(path, writable=True)
+        if _is_finished(volume, making):
+            yield None
+            return
+    else:
+        volume = create_volume(path, spec, StoreAttributes(history=history))
+    with Ledger(path, making) as ledger:
+        _remove_torn_writes(path)
+        yield Output(volume, spec, ledger, history)
+
+
+def _is_finished(volume: Volume, making: dict[str, Any]) -> bool:
+    """Tell whether a store is complete; refuse one that was made from something else."""
+    own = volume.require_own()
+    if not own.complete:
+        return False
+    made = own.history[-1].model_dump(mode="json", exclude={"figures"})
+    differing = differences(made, making)
+    if differing:
+        raise ResumeError(
+            f"{volume.path} is complete, but was made from something else ({differing}); "
+            "give another path, or --overwrite"
+        )
+    return True
+
+
+def _remove_torn_writes(store: Path) -> None:
+    """Remove the partial files that writers leave behind when they are killed."""
+    for partial in store.rglob("*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class DownsampleRegion:
+    """Makes one region of a level from the level before; runs on a worker.
+
+    Parameters
+    ----------
+    store : Path
+    index : int
+        Of the level that is made.
+    level : Level
+    """
+
+    store: Path
+    index: int
+    level: Level
+
+    def __call__(self, region: Region) -> dict[str, Any]:
+        """Make and write the region."""
+        volume = Volume(self.store, writable=True)
+        z, y, x = volume.arrays[self.index - 1].shape[1:]
+        out = np.empty(region.box.shape, volume.dtype)
+        for block in blocks(region.box, Zyx(*(_DOWNSAMPLED_AT_ONCE,) * 3)):
+            box = parent_box(block, self.level, Zyx(z, y, x))
+            fine = volume.read(region.channel, box, self.index - 1)
+            out[block.relative_to(region.box.start).slices] = downsample(fine, self.level.factors)
+        volume.write(region.channel, region.box, out, self.index)
+        return {"bytes": out.nbytes}

@@ -1,0 +1,157 @@
+"""Parameters of the steps: one set of models for the command line and for brain files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from isosr_pipeline.geometry import Zyx
+from isosr_pipeline.store.intensity import CONFOCAL
+
+
+def _three(value: Any) -> Any:
+    """Accept one number for all three axes, and text such as ``"5,2,2"``."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+        value = value[0] if len(value) == 1 else value
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(value)
+    return (value, value, value)
+
+
+Lengths = Annotated[
+    tuple[PositiveInt, PositiveInt, PositiveInt], BeforeValidator(_three)
+]
+"""Voxels along z, y, x: ``"64"``, ``"64,128,128"``, 64, or a list of three."""
+
+VoxelSize = Annotated[
+    tuple[PositiveFloat, PositiveFloat, PositiveFloat], BeforeValidator(_three)
+]
+"""µm along z, y, x: ``"2"``, ``"5,2,2"``, 2.0, or a list of three."""
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Settings(BaseModel):
+    """Base of all parameters: fixed, and unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ConvertSettings(Settings):
+    """Parameters of ``convert``.
+
+    Attributes
+    ----------
+    voxel_size : tuple of 3 floats or None
+        In µm, order z, y, x; None: as the source says.
+    chunk : tuple of 3 ints
+        What is compressed together, in voxels.
+    shard : tuple of 3 ints or None
+        What is one file and one region, in voxels; None: chosen from the shape.
+    """
+
+    voxel_size: VoxelSize | None = None
+    chunk: Lengths = (64, 64, 64)
+    shard: Lengths | None = None
+
+
+class TrainSettings(Settings):
+    """Parameters of ``train``.
+
+    Attributes
+    ----------
+    method : str
+        How the restorer is made.
+    iterations : int or None
+        Steps of training, one crop each.
+    minutes : float or None
+        Stop after this time instead, whichever comes first.
+    crop : tuple of 3 ints
+        Voxels of the isotropic grid that a step sees.
+    width : int
+        Feature channels of the networks' first level.
+    blur : {"deep-linear", "unet"}
+        The generator that blurs.
+    start : {"identity", "random"}
+        Where training starts from.
+    planes : int
+        Planes of each orientation that the discriminators see in a step.
+    cycle_weight : float
+        Weight of the cycle-consistency loss.
+    learning_rate : float
+        Of Adam.
+    window : tuple of 2 floats or None
+        Intensities that are 0 and 1; None: the recorded 0.03 and 99.97 percentiles.
+    loaders : int
+        Processes that read crops ahead; 0: crops are read between steps.
+    seed : int
+        Of crops, weights and planes.
+    device : {"auto", "cpu", "cuda"}
+    """
+
+    method: Literal["ot-cyclegan"] = "ot-cyclegan"
+    iterations: PositiveInt | None = None
+    minutes: PositiveFloat | None = None
+    crop: Lengths = (144, 144, 144)
+    width: int = Field(64, ge=4)
+    blur: Literal["deep-linear", "unet"] = "deep-linear"
+    start: Literal["identity", "random"] = "identity"
+    planes: PositiveInt = 8
+    cycle_weight: float = Field(10.0, ge=0)
+    learning_rate: PositiveFloat = 1e-4
+    window: tuple[float, float] | None = None
+    loaders: int = Field(0, ge=0)
+    seed: int = 0
+    device: Device = "auto"
+
+
+class RestoreSettings(Settings):
+    """Parameters of ``restore``.
+
+    Attributes
+    ----------
+    block : tuple of 3 ints or "auto"
+        Voxels that the network sees at once, less the halo; "auto": what fits the memory.
+    halo : int
+        Voxels of context on each side of a block; at least the network's receptive field.
+    chunk : tuple of 3 ints
+        Of the output, in voxels.
+    shard : tuple of 3 ints or None
+        Of the output, in voxels: one region; None: chosen from the shape.
+    window : tuple of 2 floats or None
+        Intensities that are 0 and 1; None: the percentiles that the model was trained with.
+    device : {"auto", "cpu", "cuda"}
+    """
+
+    block: Lengths | Literal["auto"] = "auto"
+    halo: int = Field(30, ge=0)
+    chunk: Lengths = (64, 64, 64)
+    shard: Lengths | None = None
+    window: tuple[float, float] | None = None
+    device: Device = "auto"
+
+
+class EvaluateSettings(Settings):
+    """Parameters of ``evaluate``.
+
+    Attributes
+    ----------
+    reference : str or None
+        An OME-Zarr store or a source with the truth, on the grid of the restored volume.
+    channel : int
+    """
+
+    reference: str | None = None
+    channel: int = Field(0, ge=0)
+
+
+DEFAULT_PERCENTILES = CONFOCAL
+"""Percentiles of the intensity window that models are trained with."""
+
+
+def zyx(lengths: tuple[int, int, int]) -> Zyx:
+    """Return lengths as `Zyx`."""
+    return Zyx(*lengths)

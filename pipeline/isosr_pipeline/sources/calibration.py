@@ -1,0 +1,86 @@
+"""Voxel sizes from what microscopes and ImageJ write into TIFF files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tifffile
+
+_MICROMETRES = {
+    "nm": 1e-3,
+    "nanometer": 1e-3,
+    "nanometre": 1e-3,
+    "um": 1.0,
+    "\u00b5m": 1.0,
+    "\u03bcm": 1.0,
+    "micron": 1.0,
+    "microns": 1.0,
+    "micrometer": 1.0,
+    "micrometre": 1.0,
+    "mm": 1e3,
+    "millimeter": 1e3,
+    "millimetre": 1e3,
+    "cm": 1e4,
+    "m": 1e6,
+}
+
+
+def micrometres(unit: str) -> float | None:
+    """Return the length of a unit in µm, or None if it is no known length.
+
+    Parameters
+    ----------
+    unit : str
+        In any of the usual spellings, the escaped ``\\u00B5m`` of ImageJ among them.
+    """
+    spelled = unit.strip().replace("\\u00B5", "\u00b5").replace("\\u00b5", "\u00b5")
+    return _MICROMETRES.get(spelled) or _MICROMETRES.get(spelled.lower())
+
+
+def tiff_voxel_size(tif: tifffile.TiffFile) -> tuple[float, float, float] | None:
+    """Read the voxel size of an OME-TIFF or ImageJ TIFF.
+
+    Parameters
+    ----------
+    tif : tifffile.TiffFile
+        Open.
+
+    Returns
+    -------
+    tuple of 3 floats or None
+        In µm, order z, y, x; None unless all three are there.
+    """
+    if tif.is_ome and tif.ome_metadata:
+        return _ome_voxel_size(tif.ome_metadata)
+    if tif.is_imagej and tif.imagej_metadata:
+        return _imagej_voxel_size(tif.imagej_metadata, tif.pages[0].tags)
+    return None
+
+
+def _ome_voxel_size(xml: str) -> tuple[float, float, float] | None:
+    image = tifffile.xml2dict(xml).get("OME", {}).get("Image", {})
+    pixels = (image[0] if isinstance(image, list) else image).get("Pixels", {})
+    sizes = []
+    for axis in "ZYX":
+        length = pixels.get(f"PhysicalSize{axis}")
+        unit = micrometres(str(pixels.get(f"PhysicalSize{axis}Unit", "µm")))
+        if length is None or unit is None or not float(length) > 0:
+            return None
+        sizes.append(float(length) * unit)
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _imagej_voxel_size(metadata: dict[str, Any], tags: Any) -> tuple[float, float, float] | None:
+    unit = micrometres(str(metadata.get("unit", "")))
+    spacing = float(metadata.get("spacing", 0))
+    y, x = (_pixel_length(tags, name) for name in ("YResolution", "XResolution"))
+    if unit is None or not spacing > 0 or y is None or x is None:
+        return None
+    return spacing * unit, y * unit, x * unit
+
+
+def _pixel_length(tags: Any, name: str) -> float | None:
+    if name not in tags:
+        return None
+    pixels, units = tags[name].value
+    return units / pixels if pixels > 0 and units > 0 else None

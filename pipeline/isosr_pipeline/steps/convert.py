@@ -1,0 +1,138 @@
+"""Convert: any supported source to OME-Zarr with a pyramid and intensity windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from isosr_pipeline.errors import InputError
+from isosr_pipeline.filling import fill
+from isosr_pipeline.geometry import Region, Zyx
+from isosr_pipeline.output import IfExists, Output, begin_output, versions
+from isosr_pipeline.progress import Reporter, SilentReporter
+from isosr_pipeline.settings import ConvertSettings
+from isosr_pipeline.sources import Source, open_source
+from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET, Histogram, Window
+from isosr_pipeline.store.metadata import Provenance
+from isosr_pipeline.store.volume import Volume, VolumeSpec, default_shard
+
+_LEVEL_0 = "convert"
+
+
+@dataclass
+class ConvertRegion:
+    """Copies one region from a source to a store, and counts intensities; runs on a worker.
+
+    Parameters
+    ----------
+    source : Source
+    store : Path
+    """
+
+    source: Source
+    store: Path
+
+    @cached_property
+    def _volume(self) -> Volume:
+        return Volume(self.store, writable=True)
+
+    def __call__(self, region: Region) -> dict[str, Any]:
+        """Copy the region."""
+        data = self.source.read(region.channel, region.box)
+        self._volume.write(region.channel, region.box, data)
+        histogram = Histogram(data.dtype)
+        histogram.add(data)
+        return {"bytes": data.nbytes, "channel": region.channel, "histogram": histogram.encode()}
+
+
+def convert(
+    source: Path,
+    store: Path,
+    settings: ConvertSettings,
+    client: Client,
+    *,
+    if_exists: IfExists = "refuse",
+    reporter: Reporter | None = None,
+) -> None:
+    """Convert a source to an OME-Zarr 0.5 store.
+
+    The store is created with all its metadata first; the cluster's workers then fill its regions.
+    No process holds more than one region.
+
+    Parameters
+    ----------
+    source : Path
+        See `open_source`.
+    store : Path
+    settings : ConvertSettings
+    client : distributed.Client
+        Its workers see both paths.
+    if_exists : {"refuse", "resume", "overwrite"}
+    reporter : Reporter, optional
+
+    Raises
+    ------
+    InputError
+        When the source is not usable, or its voxel size is unknown.
+    OutputExistsError, ResumeError
+        When `store` exists and may not be overwritten or resumed.
+    WorkFailedError
+        When some regions could not be converted.
+    """
+    reporter = reporter or SilentReporter()
+    image = open_source(source)
+    spec = _plan(image, settings)
+    history = [
+        Provenance(
+            step="convert",
+            source=str(source.resolve()),
+            parameters={
+                "shape": list(spec.shape),
+                "dtype": spec.dtype.name,
+                "voxel_size": list(spec.voxel_size),
+                "chunk": list(spec.chunk),
+                "shard": list(spec.shard),
+            },
+            versions=versions(),
+        )
+    ]
+    with begin_output(store, spec, history, if_exists) as output:
+        if output is None:
+            reporter.say(f"{store} is complete already")
+            return
+        grid = output.volume.regions()
+        fill(client, grid, ConvertRegion(image, store), output.ledger, reporter, _LEVEL_0)
+        output.fill_pyramid(client, reporter)
+        output.finish(_windows(output), figures={})
+
+
+def _plan(source: Source, settings: ConvertSettings) -> VolumeSpec:
+    voxel_size = settings.voxel_size or source.voxel_size
+    if voxel_size is None:
+        raise InputError(
+            f"{source.path} does not say how large its voxels are; give --voxel-size Z,Y,X in µm, "
+            "such as --voxel-size 5,2,2"
+        )
+    chunk = Zyx(*settings.chunk)
+    return VolumeSpec(
+        shape=source.shape,
+        dtype=source.dtype,
+        voxel_size=voxel_size,
+        chunk=chunk,
+        shard=Zyx(*settings.shard) if settings.shard else default_shard(source.shape, chunk),
+        channels=source.channels,
+    )
+
+
+def _windows(output: Output) -> list[list[Window]]:
+    """Find the intensity windows of each channel from the histograms of its regions."""
+    channels = range(output.volume.shape[0])
+    histograms = [Histogram(output.volume.dtype) for _ in channels]
+    for key, result in output.ledger.done.items():
+        if key.startswith(f"{_LEVEL_0}/"):
+            histograms[result["channel"]].add_encoded(result["histogram"])
+    return [[h.window(CONFOCAL), h.window(LIGHT_SHEET)] for h in histograms]

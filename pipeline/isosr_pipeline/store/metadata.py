@@ -1,0 +1,222 @@
+"""What a store says of itself: OME-Zarr's attributes, and the program's own."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import zarr
+from ome_zarr.format import FormatV05
+from ome_zarr.writer import write_multiscales_metadata
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from isosr_pipeline.errors import InputError
+from isosr_pipeline.store.intensity import Window
+from isosr_pipeline.store.pyramid import Level
+
+ATTRIBUTE = "isosr"
+AXES = ("c", "z", "y", "x")
+_COLORS = ("FFFFFF", "00FF00", "FF00FF", "00FFFF", "FFFF00", "FF0000", "0000FF")
+_MICROMETRES = {
+    "angstrom": 1e-4,
+    "nanometer": 1e-3,
+    "micrometer": 1.0,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
+}
+
+
+class Provenance(BaseModel):
+    """How a store was made.
+
+    Attributes
+    ----------
+    step : str
+        ``"convert"`` or ``"restore"``.
+    source : str
+        Path that was read.
+    parameters : dict
+        Of the step, as they were used.
+    versions : dict of str to str
+        Of the program and of the libraries that decide the result.
+    figures : dict
+        What the step measured, such as voxels clipped; empty until it is done.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: str
+    source: str
+    parameters: dict[str, Any]
+    versions: dict[str, str]
+    figures: dict[str, Any] = Field(default_factory=dict)
+
+
+class StoreAttributes(BaseModel):
+    """The attribute ``isosr`` of a store.
+
+    Attributes
+    ----------
+    format : int
+        Version of this attribute; this program reads 1.
+    id : str
+        Made anew with the store, so that a ledger or a model can name it for certain.
+    complete : bool
+        False while regions are being filled.
+    windows : list of list of Window
+        For each channel, those that were recorded.
+    history : list of Provenance
+        Steps that led here, the latest last.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    id: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    complete: bool = False
+    windows: list[list[Window]] = Field(default_factory=list)
+    history: list[Provenance] = Field(default_factory=list)
+
+
+def write_ome(
+    group: zarr.Group,
+    *,
+    name: str,
+    levels: list[Level],
+    voxel_size: tuple[float, float, float],
+) -> None:
+    """Write the OME-Zarr 0.5 multiscales attribute of a volume.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        With arrays named ``"0"``, ``"1"``, … for the levels.
+    name : str
+    levels : list of Level
+    voxel_size : tuple of 3 floats
+        Of level 0, in µm, order z, y, x.
+    """
+    datasets = [
+        {
+            "path": str(index),
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [1.0, *level.scale(voxel_size)]},
+                {"type": "translation", "translation": [0.0, *level.translation(voxel_size)]},
+            ],
+        }
+        for index, level in enumerate(levels)
+    ]
+    axes = [{"name": "c", "type": "channel"}] + [
+        {"name": axis, "type": "space", "unit": "micrometer"} for axis in AXES[1:]
+    ]
+    write_multiscales_metadata(group, datasets, fmt=FormatV05(), axes=axes, name=name)
+
+
+def write_display(
+    group: zarr.Group, labels: list[str], ranges: list[tuple[float, float]], limits: tuple[float, float]
+) -> None:
+    """Write the ``omero`` attribute: each channel's label, colour, and range for viewers.
+
+    Parameters
+    ----------
+    group : zarr.Group
+    labels : list of str
+        One for each channel.
+    ranges : list of tuple of 2 floats
+        Intensities shown as black and as full colour, for each channel.
+    limits : tuple of 2 floats
+        Lowest and highest intensity that a viewer's slider reaches.
+    """
+    channels = [
+        {
+            "label": label,
+            "color": _COLORS[index % len(_COLORS)],
+            "active": True,
+            "window": {"start": low, "end": high, "min": limits[0], "max": limits[1]},
+        }
+        for index, (label, (low, high)) in enumerate(zip(labels, ranges, strict=True))
+    ]
+    group.attrs["ome"] = {**group.attrs.asdict()["ome"], "omero": {"channels": channels}}
+
+
+def read_ome(attributes: dict[str, Any], where: str) -> tuple[list[str], tuple[float, ...], list[str]]:
+    """Read what the program needs of OME-Zarr 0.4 or 0.5 attributes.
+
+    Parameters
+    ----------
+    attributes : dict
+        Of the group.
+    where : str
+        Path that messages name.
+
+    Returns
+    -------
+    paths : list of str
+        Of the levels' arrays, finest first; none leads out of the store.
+    voxel_size : tuple of 3 floats
+        Of level 0 in µm, order z, y, x.
+    channels : list of str
+        Labels; empty if there are none.
+
+    Raises
+    ------
+    InputError
+        When it is no OME-Zarr image, or its axes are not c, z, y, x.
+    """
+    ome = attributes.get("ome", attributes)
+    try:
+        multiscale = ome["multiscales"][0]
+        axes = [axis["name"] for axis in multiscale["axes"]]
+        datasets = multiscale["datasets"]
+        paths = [str(dataset["path"]) for dataset in datasets]
+        scale = _scale(datasets[0]["coordinateTransformations"])
+    except (KeyError, IndexError, TypeError, StopIteration) as error:
+        raise InputError(
+            f"{where} is not an OME-Zarr image (no usable multiscales attribute: {error!r}); "
+            "give a store that convert wrote"
+        ) from error
+    if tuple(axes) != AXES:
+        raise InputError(f"{where}: axes are {''.join(axes)}, and volumes have czyx")
+    for path in paths:
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise InputError(f"{where}: the level path {path!r} leads out of the store")
+    units = [_unit(axis, where) for axis in multiscale["axes"][1:]]
+    voxel_size = tuple(float(s) * unit for s, unit in zip(scale[1:], units, strict=True))
+    labels = [str(c.get("label", "")) for c in ome.get("omero", {}).get("channels", [])]
+    return paths, voxel_size, labels
+
+
+def _scale(transformations: list[dict[str, Any]]) -> list[float]:
+    scale: list[float] = next(t["scale"] for t in transformations if t["type"] == "scale")
+    return scale
+
+
+def _unit(axis: dict[str, Any], where: str) -> float:
+    unit = axis.get("unit", "micrometer")
+    if unit not in _MICROMETRES:
+        raise InputError(
+            f"{where}: axis {axis['name']} is in {unit!r}; known are {', '.join(_MICROMETRES)}"
+        )
+    return _MICROMETRES[unit]
+
+
+def read_own(attributes: dict[str, Any], where: str) -> StoreAttributes | None:
+    """Read the program's own attribute, or None in a store that another program wrote.
+
+    Raises
+    ------
+    InputError
+        When it is there but not of a known version.
+    """
+    if ATTRIBUTE not in attributes:
+        return None
+    try:
+        return StoreAttributes.model_validate(attributes[ATTRIBUTE])
+    except ValidationError as error:
+        raise InputError(
+            f"{where}: the attribute {ATTRIBUTE!r} is not one that this version reads "
+            f"({error.error_count()} problems, first: {error.errors()[0]['msg']}); "
+            "use the version that wrote the store"
+        ) from error

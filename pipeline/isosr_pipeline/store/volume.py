@@ -1,0 +1,330 @@
+"""Volumes: OME-Zarr stores that are created first and filled later, region by region."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+from zarr.errors import ContainsArrayError, GroupNotFoundError
+
+from isosr_pipeline.errors import AlignmentError, InputError, MissingInputError, OutputExistsError
+from isosr_pipeline.geometry import AXES, Box, RegionGrid, Zyx
+from isosr_pipeline.store.intensity import Window, check_dtype, find_window
+from isosr_pipeline.store.metadata import (
+    ATTRIBUTE,
+    StoreAttributes,
+    read_ome,
+    read_own,
+    write_display,
+    write_ome,
+)
+from isosr_pipeline.store.pyramid import Level, plan_levels
+
+DEFAULT_CHUNK = Zyx(64, 64, 64)
+_SHARD_EDGES = (256, 512)
+_FEW_SHARDS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeSpec:
+    """What a new volume is to be.
+
+    Parameters
+    ----------
+    shape : tuple of 4 ints
+        c, z, y, x.
+    dtype : numpy.dtype
+    voxel_size : tuple of 3 floats
+        In µm, order z, y, x.
+    chunk : Zyx
+        What is compressed together, in voxels.
+    shard : Zyx
+        What is one file and one region, in voxels; a multiple of `chunk` on each axis.
+    channels : tuple of str
+        Labels, one for each channel.
+    """
+
+    shape: tuple[int, int, int, int]
+    dtype: np.dtype[np.generic]
+    voxel_size: tuple[float, float, float]
+    chunk: Zyx
+    shard: Zyx
+    channels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for axis, chunk, shard in zip(AXES, self.chunk, self.shard, strict=True):
+            if chunk < 1 or shard % chunk:
+                raise InputError(
+                    f"axis {axis}: a shard of {shard} voxels is no whole number of chunks of "
+                    f"{chunk}; choose a multiple, such as {max(chunk, shard // chunk * chunk)}"
+                )
+
+    @property
+    def levels(self) -> list[Level]:
+        """The pyramid, level 0 first."""
+        return plan_levels(Zyx(*self.shape[1:]), self.voxel_size)
+
+
+def default_shard(shape: tuple[int, int, int, int], chunk: Zyx) -> Zyx:
+    """Choose shards that keep both the number of files and the memory of a region small.
+
+    Edges are about 256 voxels, or 512 where a volume would have more than 4096 such shards: a
+    terabyte of uint16 is then some 4,000 files.
+
+    Parameters
+    ----------
+    shape : tuple of 4 ints
+        c, z, y, x.
+    chunk : Zyx
+    """
+    for edge in _SHARD_EDGES:
+        shard = Zyx(*(max(1, edge // c) * c for c in chunk))
+        if len(RegionGrid(shape, shard)) <= _FEW_SHARDS:
+            break
+    return shard
+
+
+class Volume:
+    """An OME-Zarr image with axes c, z, y, x, open for reading or filling.
+
+    Parameters
+    ----------
+    path : Path
+        Of the store, a folder.
+    writable : bool
+        Whether `write` and `update` may be called.
+
+    Raises
+    ------
+    MissingInputError
+        When there is nothing at `path`.
+    InputError
+        When it is no such image, or of a dtype that volumes can't have.
+    """
+
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise MissingInputError(f"{path} does not exist; give an OME-Zarr store")
+        try:
+            self._group = zarr.open_group(self.path, mode="r+" if writable else "r")
+        except (GroupNotFoundError, ContainsArrayError) as error:
+            raise InputError(
+                f"{path} is not an OME-Zarr store; make one with isosr-pipeline convert"
+            ) from error
+        attributes: dict[str, Any] = self._group.attrs.asdict()
+        paths, self.voxel_size, labels = read_ome(attributes, str(path))
+        self.arrays = [self._array(p) for p in paths]
+        self.shape: tuple[int, int, int, int] = self.arrays[0].shape
+        self.dtype = check_dtype(self.arrays[0].dtype, str(path))
+        self.channels = labels or [f"channel {i}" for i in range(self.shape[0])]
+        self.attributes = read_own(attributes, str(path))
+
+    def _array(self, path: str) -> zarr.Array[Any]:
+        array = self._group.get(path)
+        if not isinstance(array, zarr.Array) or array.ndim != 4:
+            raise InputError(
+                f"{self.path} has no 4D array {path!r}, which its metadata names as a level; "
+                "the store is cut short: make it again"
+            )
+        return array
+
+    @property
+    def chunk(self) -> Zyx:
+        """Chunks of level 0 in voxels."""
+        return Zyx(*self.arrays[0].chunks[1:])
+
+    def shard(self, level: int = 0) -> Zyx:
+        """Shards of a level in voxels; its chunks where it has no shards."""
+        array = self.arrays[level]
+        return Zyx(*(array.shards or array.chunks)[1:])
+
+    def regions(self, level: int = 0) -> RegionGrid:
+        """Return the regions of a level: one a shard."""
+        return RegionGrid(self.arrays[level].shape, self.shard(level))
+
+    def read(self, channel: int, box: Box, level: int = 0) -> NDArray[Any]:
+        """Read a box that lies in the volume; returns (z, y, x) of the volume's dtype."""
+        data: NDArray[Any] = np.asarray(self.arrays[level][(channel, *box.slices)])
+        return data
+
+    def write(self, channel: int, box: Box, data: NDArray[Any], level: int = 0) -> None:
+        """Write a box of whole shards.
+
+        Parameters
+        ----------
+        channel : int
+        box : Box
+            Begins and ends on borders of shards or of the volume.
+        data : ndarray, (z, y, x)
+            Of the volume's dtype.
+        level : int
+
+        Raises
+        ------
+        AlignmentError
+            When `box` covers a part of a shard: a second writer of that shard would lose data.
+        """
+        array = self.arrays[level]
+        for axis, a, b, n, shard in zip(
+            AXES, box.start, box.stop, array.shape[1:], self.shard(level), strict=True
+        ):
+            if a % shard or (b % shard and b != n) or not 0 <= a < b <= n:
+                raise AlignmentError(
+                    f"{self.path} level {level}, axis {axis}: {a}:{b} does not begin and end on "
+                    f"shards of {shard} voxels or the border at {n}; write whole shards only"
+                )
+        array[(channel, *box.slices)] = data
+
+    def window(
+        self, channel: int, percentiles: tuple[float, float]
+    ) -> Window:
+        """Return a channel's recorded intensity window.
+
+        Raises
+        ------
+        InputError
+            When none was recorded between these percentiles.
+        """
+        windows = self.attributes.windows if self.attributes else []
+        window = find_window(windows[channel], percentiles) if windows else None
+        if window is None:
+            low, high = percentiles
+            raise InputError(
+                f"{self.path} has no intensity window of {low:g} to {high:g} % recorded; "
+                "make the store with isosr-pipeline convert, or give --window LOW,HIGH"
+            )
+        return window
+
+    def require_own(self) -> StoreAttributes:
+        """Return the program's own attribute.
+
+        Raises
+        ------
+        InputError
+            When another program wrote the store.
+        """
+        if self.attributes is None:
+            raise InputError(
+                f"{self.path} was not made by isosr-pipeline, so it can't be resumed; "
+                "give another path"
+            )
+        return self.attributes
+
+    def require_complete(self) -> None:
+        """Refuse a store that a step has begun and not finished.
+
+        Raises
+        ------
+        InputError
+            When regions of it are still to be filled.
+        """
+        if self.attributes is not None and not self.attributes.complete:
+            raise InputError(
+                f"{self.path} is not complete: finish it first, with the command that made it "
+                "and --resume"
+            )
+
+    def update(self, attributes: StoreAttributes) -> None:
+        """Replace the program's own attribute, and the range in which viewers show channels."""
+        self.attributes = attributes
+        if attributes.windows:
+            ranges = [(w[0].low, w[0].high) for w in attributes.windows]
+            write_display(self._group, self.channels, ranges, _limits(self.dtype, ranges))
+        self._group.attrs[ATTRIBUTE] = attributes.model_dump(mode="json")
+
+
+def create_volume(path: Path, spec: VolumeSpec, attributes: StoreAttributes) -> Volume:
+    """Create a store with all its metadata and empty arrays, at once or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Must not exist; its parent folders are made.
+    spec : VolumeSpec
+    attributes : StoreAttributes
+
+    Raises
+    ------
+    OutputExistsError
+        When something is at `path`.
+    """
+    if path.exists():
+        raise OutputExistsError(f"{path} exists; give another path")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        group = zarr.create_group(partial, zarr_format=3)
+        for index, level in enumerate(spec.levels):
+            _create_array(group, str(index), spec, level)
+        write_ome(group, name=path.name, levels=spec.levels, voxel_size=spec.voxel_size)
+        ranges = [_limits(spec.dtype, [])] * len(spec.channels)
+        write_display(group, list(spec.channels), ranges, ranges[0])
+        group.attrs[ATTRIBUTE] = attributes.model_dump(mode="json")
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Volume(path, writable=True)
+
+
+def _create_array(group: zarr.Group, name: str, spec: VolumeSpec, level: Level) -> None:
+    # A level smaller than a shard gets one shard of just as many chunks as it needs.
+    shard = Zyx(
+        *(
+            min(s, math.ceil(n / c) * c)
+            for s, n, c in zip(spec.shard, level.shape, spec.chunk, strict=True)
+        )
+    )
+    group.create_array(
+        name,
+        shape=(spec.shape[0], *level.shape),
+        dtype=spec.dtype,
+        chunks=(1, *spec.chunk),
+        shards=(1, *shard),
+        compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")],
+        fill_value=0,
+        dimension_names=("c", "z", "y", "x"),
+    )
+
+
+def remove_store(path: Path) -> None:
+    """Remove a Zarr store, and nothing that is not one.
+
+    Raises
+    ------
+    OutputExistsError
+        When there is something else at `path`.
+    """
+    if not path.exists():
+        return
+    if not path.is_dir() or path.is_symlink() or not _is_zarr(path):
+        raise OutputExistsError(
+            f"{path} exists and is not a Zarr store, so it is not overwritten; give another path"
+        )
+    # Renamed first: a removal that is interrupted leaves no half store under the user's name.
+    doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.removed")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
+
+
+def _limits(
+    dtype: np.dtype[np.generic], ranges: list[tuple[float, float]]
+) -> tuple[float, float]:
+    if dtype.kind in "ui":
+        info = np.iinfo(dtype.name)
+        return float(info.min), float(info.max)
+    if not ranges:
+        return 0.0, 1.0
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
