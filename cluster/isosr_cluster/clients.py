@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
@@ -13,6 +13,9 @@ from distributed.system import MEMORY_LIMIT
 from isosr_cluster.errors import ClusterConfigError, ClusterUnreachableError
 
 LOCAL = "local"
+OpenClient = Callable[[], AbstractContextManager[Client]]
+"""Connects to a cluster when it is needed, after everything has been checked."""
+
 _ADDRESSES = ("tcp://", "tls://")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -72,7 +75,7 @@ def open_client(cluster: str = LOCAL, workers: int | None = None) -> Iterator[Cl
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.ERROR,
             memory_limit=MEMORY_LIMIT // count,
             env=dict.fromkeys(_THREAD_VARIABLES, threads),
@@ -102,4 +105,4 @@ def _connect(cluster: str, workers: int | None) -> Client:
 def memory_per_task(client: Client) -> int:
     """Return the memory in bytes that each task may use on the smallest worker of a cluster."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return min(w["memory_limit"] // max(1, w["nthreads"]) for w in workers)
+    return int(min(w["memory_limit"] // max(1, w["nthreads"]) for w in workers))

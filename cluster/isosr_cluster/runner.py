@@ -34,7 +34,7 @@ class Outcome(Generic[Item, Value]):
     error: BaseException | None
 
 
-class _Job(WorkerPlugin):
+class _Job(WorkerPlugin):  # type: ignore[misc] # distributed is untyped
     """Holds the function on every worker, those that join later too."""
 
     def __init__(self, name: str, function: Callable[[Any], Any]) -> None:

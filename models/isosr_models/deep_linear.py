@@ -19,7 +19,8 @@ class DeepLinear3d(nn.Module):
 
     As all layers are linear, they equal one convolution with a kernel of 13³ voxels. It is composed
     from the weights and applied by FFT, which keeps the implicit regularisation of the deep form
-    and costs a fraction of its time and memory (Park et al. 2022, Methods: kernel estimation by a deep linear network).
+    and costs a fraction of its time and memory (Park et al. 2022, Methods: kernel estimation by a
+    deep linear network).
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ class DeepLinear3d(nn.Module):
     def psf(self) -> Tensor:
         """Return the filter's response to a point, (13, 13, 13) float32, differentiable."""
         side = 2 * RADIUS + 1
-        point = torch.zeros((1, 1, side, side, side), device=self.layers[0].weight.device)
+        point = next(self.parameters()).new_zeros((1, 1, side, side, side))
         point[..., RADIUS, RADIUS, RADIUS] = 1.0
         return self.layered(point)[0, 0]
 
@@ -78,11 +79,12 @@ class DeepLinear3d(nn.Module):
         -------
         Tensor, same shape
         """
-        padded = functional.pad(volume.float(), (RADIUS,) * 6, mode="replicate")
+        psf = self.psf()
+        padded = functional.pad(volume.to(psf.dtype), (RADIUS,) * 6, mode="replicate")
         lengths = [next_fast_len(length, real=True) for length in padded.shape[2:]]
         spectrum = torch.fft.rfftn(padded, s=lengths, dim=(2, 3, 4))
-        transfer = torch.fft.rfftn(self.psf(), s=lengths)
-        blurred = torch.fft.irfftn(spectrum * transfer, s=lengths, dim=(2, 3, 4))
+        transfer = torch.fft.rfftn(psf, s=lengths)
+        blurred: Tensor = torch.fft.irfftn(spectrum * transfer, s=lengths, dim=(2, 3, 4))
         z, y, x = volume.shape[2:]
         # The response starts at index 0, so the first RADIUS voxels on each side are the padding's
         # and the next RADIUS are the shift of the kernel's centre.

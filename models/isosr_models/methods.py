@@ -29,6 +29,14 @@ class Objective(Protocol):
         """Return what a model folder keeps, ``"generator"`` among it."""
         ...
 
+    def critics(self) -> dict[str, nn.Module]:
+        """Return the networks that only training needs; names differ from those of `networks`."""
+        ...
+
+    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return the optimisers by name."""
+        ...
+
 
 def _ot_cyclegan(parameters: Mapping[str, Any], device: torch.device) -> Objective:
     return OTCycleGAN(OTCycleGANConfig.model_validate(parameters), device)
@@ -41,9 +49,7 @@ TRAINABLE = tuple(_OBJECTIVES)
 """Names of the methods that `create_objective` knows."""
 
 
-def create_objective(
-    method: str, parameters: Mapping[str, Any], device: torch.device
-) -> Objective:
+def create_objective(method: str, parameters: Mapping[str, Any], device: torch.device) -> Objective:
     """Make the networks and optimisers of a method.
 
     Parameters

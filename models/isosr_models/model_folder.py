@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from isosr_models.errors import ModelFormatError
@@ -19,7 +19,7 @@ from isosr_models.layers import Statistics
 from isosr_models.restorers import IdentityRestorer, NetworkRestorer, Restorer
 from isosr_models.unet import UNet3d
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.safetensors"
 _GENERATOR = "generator."
@@ -48,7 +48,7 @@ class Description(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     method: str
     width: int = Field(ge=1)
     residual: bool
@@ -92,19 +92,18 @@ def save_model(
         for name, network in networks.items()
         for key, value in network.state_dict().items()
     }
-    partial = folder / f"{WEIGHTS}.partial"
-    save_file(tensors, partial)
+    weights = save(tensors)
     description = Description(
         method=method,
         width=generator.width,
         residual=generator.residual,
         window_percentiles=window_percentiles,
-        weights_sha256=_sha256(partial),
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
         training=training,
     )
     (folder / DESCRIPTION).unlink(missing_ok=True)
-    partial.replace(folder / WEIGHTS)
-    _write_durably(folder / DESCRIPTION, description.model_dump_json(indent=2) + "\n")
+    write_durably(folder / WEIGHTS, weights)
+    write_durably(folder / DESCRIPTION, f"{description.model_dump_json(indent=2)}\n".encode())
     return description
 
 
@@ -199,10 +198,11 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_durably(path: Path, text: str) -> None:
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all, also after a power cut."""
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with partial.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

@@ -130,6 +130,14 @@ class OTCycleGAN:
         """Return what a model folder keeps: the generator, and the blur that it has learned."""
         return {"generator": self.generator, "blur": self.blur}
 
+    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return the optimisers by name, for a checkpoint."""
+        return {"generators": self._generators, "critics": self._critics}
+
+    def critics(self) -> dict[str, nn.Module]:
+        """Return the networks that only training needs, for a checkpoint."""
+        return {"sharp_critics": self.sharp_critics, "blurred_critics": self.blurred_critics}
+
     def _draw_pairs(
         self, y: Tensor, x: Tensor, y_again: Tensor
     ) -> list[tuple[nn.Module, Tensor, Tensor]]:

@@ -13,32 +13,32 @@ from isosr_models.unet import UNet3d
 
 @runtime_checkable
 class Restorer(Protocol):
-    """A function from a blurred block to a restored one of the same shape.
-
-    Attributes
-    ----------
-    halo : int
-        Radius of the receptive field in voxels: an output voxel depends on no input further away.
-    stride : int
-        Origins and lengths of what it is given must be multiples of this, in voxels.
-    normalised : bool
-        Whether intensities must have the window at 0 and 1 (else they come as stored).
-    saturates : bool
-        Whether intensities outside the window are lost, as with a sigmoid output.
-    bytes_per_voxel : int
-        Working memory for each voxel of a block with its halo.
-    """
+    """A function from a blurred block to a restored one of the same shape."""
 
     @property
-    def halo(self) -> int: ...
+    def halo(self) -> int:
+        """Radius of the receptive field: an output voxel depends on no input further away."""
+        ...
+
     @property
-    def stride(self) -> int: ...
+    def stride(self) -> int:
+        """Origins and lengths of what it is given must be multiples of this, in voxels."""
+        ...
+
     @property
-    def normalised(self) -> bool: ...
+    def normalised(self) -> bool:
+        """Whether intensities must have the window at 0 and 1; else they come as stored."""
+        ...
+
     @property
-    def saturates(self) -> bool: ...
+    def saturates(self) -> bool:
+        """Whether intensities outside the window are lost, as with a sigmoid output."""
+        ...
+
     @property
-    def bytes_per_voxel(self) -> int: ...
+    def bytes_per_voxel(self) -> int:
+        """Working memory for each voxel of a block with its halo."""
+        ...
 
     def __call__(self, block: Tensor) -> Tensor:
         """Restore a block, (1, 1, z, y, x) float32."""

@@ -76,8 +76,9 @@ class UNet3d(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         if self.residual:
-            nn.init.zeros_(self.head[0].weight)
-            nn.init.ones_(self.head[1].weight)
+            first, last = (layer for layer in self.head if isinstance(layer, nn.Conv3d))
+            nn.init.zeros_(first.weight)
+            nn.init.ones_(last.weight)
 
     def forward(self, volume: Tensor) -> Tensor:
         """Restore a volume.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -46,9 +47,9 @@ class Crops(Dataset[Tensor]):
         return [IsotropicView(Volume(store)) for store in self.stores]
 
     @cached_property
-    def _weights(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def _weights(self) -> NDArray[np.float64]:
         voxels = np.array([float(np.prod(view.shape)) for view in self._views])
-        return voxels / voxels.sum()
+        return np.asarray(voxels / voxels.sum(), np.float64)
 
     def __getitem__(self, index: int) -> Tensor:
         """Read a crop.
@@ -68,7 +69,7 @@ class Crops(Dataset[Tensor]):
         stop = Zyx(*(a + c for a, c in zip(start, self.crop, strict=True)))
         low, high = self.windows[store][channel]
         data = (view.read(channel, Box(start, stop)) - np.float32(low)) / np.float32(high - low)
-        flipped = [axis for axis in range(3) if rng.integers(2)]
+        flipped = tuple(axis for axis in range(3) if rng.integers(2))
         return torch.from_numpy(np.ascontiguousarray(np.flip(data, flipped)))[None]
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from distributed import Client
-from isosr_cluster.runner import run_tasks
 
+from isosr_cluster.runner import run_tasks
 from isosr_pipeline.errors import IsosrError, WorkFailedError
 from isosr_pipeline.geometry import Region, RegionGrid
 from isosr_pipeline.ledger import Ledger

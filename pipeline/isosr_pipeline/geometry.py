@@ -170,9 +170,7 @@ class Context:
 
 def blocks(region: Box, block: Zyx) -> Iterator[Box]:
     """Cut a region into blocks of at most the given shape, in C order."""
-    starts = (
-        range(a, b, n) for a, b, n in zip(region.start, region.stop, block, strict=True)
-    )
+    starts = (range(a, b, n) for a, b, n in zip(region.start, region.stop, block, strict=True))
     for origin in itertools.product(*starts):
         stop = (min(o + n, b) for o, n, b in zip(origin, block, region.stop, strict=True))
         yield Box(Zyx(*origin), Zyx(*stop))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,11 +23,16 @@ _FORMAT = 1
 
 def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Say in what two descriptions of a store differ; empty if in nothing."""
-    return "; ".join(
-        f"{key} was {begun.get(key)!r} and is {now.get(key)!r}"
-        for key in sorted({*begun, *now})
-        if begun.get(key) != now.get(key)
-    )
+    return "; ".join(_differences(begun, now, ""))
+
+
+def _differences(begun: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for key in sorted({*begun, *now}):
+        old, new = begun.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key} was {old!r} and is {new!r}"
 
 
 class Ledger:
@@ -129,3 +134,12 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return entry if isinstance(entry, dict) else None
+
+
+def count_done(store: Path) -> int:
+    """Return how many regions of all levels a ledger has, without locking it."""
+    path = store / FILE
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        return max(0, sum(line.endswith(b"\n") for line in file) - 1)

@@ -189,16 +189,16 @@ class Moments:
 
 
 def _block_moments(reference: _Floats, image: _Floats) -> Moments:
-    # Shifted by the first voxel first, so that a constant block has a scatter of exactly 0.
-    r, i = reference - reference.flat[0], image - image.flat[0]
-    r_mean, i_mean = float(r.mean()), float(i.mean())
-    difference = reference - image
-    squared_difference = float(np.vdot(difference, difference))
-    if not math.isfinite(squared_difference):
+    with np.errstate(invalid="ignore"):
+        difference = reference - image
+    if not np.isfinite(difference).all():
         raise InputError(
             "image: NaN or infinite voxels in the image or its reference cannot be compared; "
             "mask or repair them first"
         )
+    # Shifted by the first voxel first, so that a constant block has a scatter of exactly 0.
+    r, i = reference - reference.flat[0], image - image.flat[0]
+    r_mean, i_mean = float(r.mean()), float(i.mean())
     r -= r_mean
     i -= i_mean
     return Moments(
@@ -208,7 +208,7 @@ def _block_moments(reference: _Floats, image: _Floats) -> Moments:
         reference_scatter=float(np.vdot(r, r)),
         image_scatter=float(np.vdot(i, i)),
         cross_scatter=float(np.vdot(r, i)),
-        squared_difference=squared_difference,
+        squared_difference=float(np.vdot(difference, difference)),
         reference_min=float(reference.min()),
         reference_max=float(reference.max()),
     )
@@ -218,8 +218,8 @@ def ssim_map(reference: NDArray[Any], image: NDArray[Any], data_range: float) ->
     """Structural similarity around every voxel.
 
     Wang et al. 2004 in three dimensions: Gaussian window of sigma 1.5 voxels cut at radius 5,
-    K1 = 0.01, K2 = 0.03. The mean over voxels farther than ``SSIM_RADIUS`` from the volume's
-    borders equals ``skimage.metrics.structural_similarity`` with ``gaussian_weights=True``,
+    K1 = 0.01, K2 = 0.03. The mean over the volume less ``SSIM_RADIUS`` voxels at each
+    border equals ``skimage.metrics.structural_similarity`` with ``gaussian_weights=True``,
     ``sigma=1.5`` and ``use_sample_covariance=False``.
 
     Parameters
@@ -354,10 +354,9 @@ def cone_spectra(subvolume: NDArray[Any]) -> tuple[_Floats, _Floats]:
             f"subvolume: shape {values.shape} is not (z, y, x) with at least {MIN_SUBVOLUME} "
             "voxels along each axis; resample the volume to isotropic voxels or take a larger part"
         )
-    spread = float(np.ptp(values))
-    if not math.isfinite(spread):
+    if not np.isfinite(values).all():
         raise InputError("subvolume: NaN or infinite voxels have no spectrum; repair them first")
-    if spread == 0:
+    if np.ptp(values) == 0:
         return np.zeros((3, _SHELLS)), np.zeros(_SHELLS)
     windowed = values - values.mean()
     for axis, size in enumerate(values.shape):

@@ -17,12 +17,18 @@ from isosr_pipeline.filling import fill
 from isosr_pipeline.geometry import Region, Zyx, blocks
 from isosr_pipeline.ledger import Ledger, differences
 from isosr_pipeline.progress import Reporter
+from isosr_pipeline.settings import IfExists
 from isosr_pipeline.store.intensity import Window
 from isosr_pipeline.store.metadata import Provenance, StoreAttributes
 from isosr_pipeline.store.pyramid import Level, downsample, parent_box
-from isosr_pipeline.store.volume import Volume, VolumeSpec, create_volume, remove_store
+from isosr_pipeline.store.volume import (
+    Volume,
+    VolumeSpec,
+    create_volume,
+    remove_store,
+    require_store,
+)
 
-IfExists = Literal["refuse", "resume", "overwrite"]
 _DOWNSAMPLED_AT_ONCE = 128
 
 
@@ -71,65 +77,74 @@ class Output:
         self.ledger.remove()
 
 
-@contextmanager
-def begin_output(
-    path: Path, spec: VolumeSpec, history: list[Provenance], if_exists: IfExists
-) -> Iterator[Output | None]:
-    """Create a store to be filled, or open the unfinished one.
+def check_output(
+    path: Path, history: list[Provenance], if_exists: IfExists
+) -> Literal["absent", "begun", "finished"]:
+    """Tell what there is at the path of an output, before any work starts.
 
     Parameters
     ----------
     path : Path
-    spec : VolumeSpec
     history : list of Provenance
         Steps that lead to the store, the one that begins now last.
     if_exists : {"refuse", "resume", "overwrite"}
         What to do with a store at `path`.
 
-    Yields
-    ------
-    Output or None
-        None where the store is complete already and was to be resumed.
+    Returns
+    -------
+    {"absent", "begun", "finished"}
+        "absent" also where a store is there and will be overwritten.
 
     Raises
     ------
     OutputExistsError
         When something is there that may not be resumed or overwritten.
     ResumeError
-        When the store was begun from something else.
+        When the store was made from something else.
     """
-    making = history[-1].model_dump(mode="json", exclude={"figures"})
+    if not path.exists():
+        return "absent"
+    if if_exists == "refuse":
+        raise OutputExistsError(
+            f"{path} exists; give another path, --resume to go on with it, or --overwrite"
+        )
     if if_exists == "overwrite":
+        require_store(path)
+        return "absent"
+    own = Volume(path).require_own()
+    made = own.history[-1].model_dump(mode="json", exclude={"figures"}) if own.history else {}
+    if differing := differences(made, _making(history)):
+        raise ResumeError(
+            f"{path} was made from something else ({differing}); resume with the same input and "
+            "parameters, or start again with --overwrite"
+        )
+    return "finished" if own.complete else "begun"
+
+
+@contextmanager
+def begin_output(
+    path: Path, spec: VolumeSpec, history: list[Provenance], if_exists: IfExists
+) -> Iterator[Output]:
+    """Create a store to be filled, or open the unfinished one; see `check_output`.
+
+    Raises
+    ------
+    BusyError
+        When another process fills it.
+    """
+    if check_output(path, history, if_exists) == "absent":
         remove_store(path)
-    if path.exists():
-        if if_exists != "resume":
-            raise OutputExistsError(
-                f"{path} exists; give another path, --resume to go on with it, or --overwrite"
-            )
-        volume = Volume(path, writable=True)
-        if _is_finished(volume, making):
-            yield None
-            return
-    else:
         volume = create_volume(path, spec, StoreAttributes(history=history))
-    with Ledger(path, making) as ledger:
+    else:
+        volume = Volume(path, writable=True)
+    with Ledger(path, _making(history)) as ledger:
         _remove_torn_writes(path)
         yield Output(volume, spec, ledger, history)
 
 
-def _is_finished(volume: Volume, making: dict[str, Any]) -> bool:
-    """Tell whether a store is complete; refuse one that was made from something else."""
-    own = volume.require_own()
-    if not own.complete:
-        return False
-    made = own.history[-1].model_dump(mode="json", exclude={"figures"})
-    differing = differences(made, making)
-    if differing:
-        raise ResumeError(
-            f"{volume.path} is complete, but was made from something else ({differing}); "
-            "give another path, or --overwrite"
-        )
-    return True
+def _making(history: list[Provenance]) -> dict[str, Any]:
+    """Return all that decides what the last step makes."""
+    return history[-1].model_dump(mode="json", exclude={"figures"})
 
 
 def _remove_torn_writes(store: Path) -> None:

@@ -19,7 +19,9 @@ _SECONDS_BETWEEN_LINES = 10.0
 class Reporter(Protocol):
     """Where the progress of steps is shown."""
 
-    def task(self, label: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Advance]:
+    def task(
+        self, label: str, total: int, unit: str, done: int = 0
+    ) -> AbstractContextManager[Advance]:
         """Begin a task of `total` units, `done` of which are done already."""
         ...
 
@@ -31,7 +33,9 @@ class Reporter(Protocol):
 class SilentReporter:
     """Shows nothing."""
 
-    def task(self, label: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Advance]:
+    def task(
+        self, label: str, total: int, unit: str, done: int = 0
+    ) -> AbstractContextManager[Advance]:
         """Begin a task that nobody watches."""
         return nullcontext(lambda _units, _remark: None)
 
@@ -104,7 +108,7 @@ class LineReporter:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        print(line, file=self._stream, flush=True)  # noqa: T201 - this is where lines are printed
+        print(line, file=self._stream, flush=True)
 
 
 def reporter_for(stream: TextIO) -> Reporter:

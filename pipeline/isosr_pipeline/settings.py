@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
-from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.store.intensity import CONFOCAL
 
 
@@ -16,22 +24,41 @@ def _three(value: Any) -> Any:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",")]
         value = value[0] if len(value) == 1 else value
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(value)
-    return (value, value, value)
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return (value, value, value)
+    if len(value) != 3:
+        raise ValueError("give one number, or three for z, y, x")
+    return tuple(value)
 
 
-Lengths = Annotated[
-    tuple[PositiveInt, PositiveInt, PositiveInt], BeforeValidator(_three)
-]
+Lengths = Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], BeforeValidator(_three)]
 """Voxels along z, y, x: ``"64"``, ``"64,128,128"``, 64, or a list of three."""
 
-VoxelSize = Annotated[
-    tuple[PositiveFloat, PositiveFloat, PositiveFloat], BeforeValidator(_three)
-]
+VoxelSize = Annotated[tuple[PositiveFloat, PositiveFloat, PositiveFloat], BeforeValidator(_three)]
 """µm along z, y, x: ``"2"``, ``"5,2,2"``, 2.0, or a list of three."""
 
+
+def _two(value: Any) -> Any:
+    """Accept text such as ``"100,4000"``."""
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(parts, Sequence) or len(parts) != 2:
+        raise ValueError("give two numbers, LOW,HIGH")
+    return tuple(parts)
+
+
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] < value[1]:
+        raise ValueError("the first number must be below the second")
+    return value
+
+
+Range = Annotated[tuple[float, float], BeforeValidator(_two), AfterValidator(_rising)]
+"""Lowest and highest intensity: ``"100,4000"`` or a list of two."""
+
 Device = Literal["auto", "cpu", "cuda"]
+
+IfExists = Literal["refuse", "resume", "overwrite"]
+"""What a step does with an output that is there already."""
 
 
 class Settings(BaseModel):
@@ -102,7 +129,7 @@ class TrainSettings(Settings):
     planes: PositiveInt = 8
     cycle_weight: float = Field(10.0, ge=0)
     learning_rate: PositiveFloat = 1e-4
-    window: tuple[float, float] | None = None
+    window: Range | None = None
     loaders: int = Field(0, ge=0)
     seed: int = 0
     device: Device = "auto"
@@ -130,7 +157,7 @@ class RestoreSettings(Settings):
     halo: int = Field(30, ge=0)
     chunk: Lengths = (64, 64, 64)
     shard: Lengths | None = None
-    window: tuple[float, float] | None = None
+    window: Range | None = None
     device: Device = "auto"
 
 
@@ -152,6 +179,19 @@ DEFAULT_PERCENTILES = CONFOCAL
 """Percentiles of the intensity window that models are trained with."""
 
 
-def zyx(lengths: tuple[int, int, int]) -> Zyx:
-    """Return lengths as `Zyx`."""
-    return Zyx(*lengths)
+def explain(error: ValidationError) -> str:
+    """Say what is wrong with parameters: each name, the value found and the rule."""
+    problems: dict[str, str] = {}
+    for item in error.errors():
+        # Alternatives of a type, such as "auto" or lengths, are tried one by one: name it once.
+        name = ".".join(str(part) for part in item["loc"] if not _is_alternative(part))
+        problems.setdefault(name, f"{name}: {_rule(item['msg'])} (found {item['input']!r})")
+    return "; ".join(problems.values())
+
+
+def _rule(message: str) -> str:
+    return message.removeprefix("Value error, ")
+
+
+def _is_alternative(part: int | str) -> bool:
+    return isinstance(part, int) or "[" in part

@@ -148,8 +148,7 @@ def simulate(scene: str, shape: Sequence[int], acquisition: Acquisition, seed: i
     Parameters
     ----------
     scene : {"neurites", "beads", "cells"}
-        Somata, dendrites and thin varicose axons; spheres of 0.5 µm; or packed cells with
-        membranes and nuclei.
+        Somata with dendrites and varicose axons; spheres of 0.5 µm; or packed cells.
     shape : (z, y, x) int
         Voxels of the truth; at least 1 along each axis.
     acquisition : Acquisition
@@ -170,8 +169,7 @@ def simulate(scene: str, shape: Sequence[int], acquisition: Acquisition, seed: i
     _require(scene in SCENES, f"scene: {scene!r} is unknown; choose one of {', '.join(SCENES)}")
     _require(
         len(shape) == 3 and all(_is_whole(n) and n >= 1 for n in shape),
-        f"shape: {tuple(shape)} is not three whole numbers of at least 1; give the voxels along "
-        "(z, y, x), e.g. (128, 128, 128)",
+        f"shape: {tuple(shape)} is not three whole numbers above 0; give e.g. (128, 128, 128)",
     )
     _require(_is_whole(seed) and seed >= 0, f"seed: {seed!r} is not a whole number of 0 or more")
     object_rng, noise_rng = np.random.default_rng(int(seed)).spawn(2)
@@ -180,9 +178,9 @@ def simulate(scene: str, shape: Sequence[int], acquisition: Acquisition, seed: i
     field = _field_shape(shape, voxel)
     sharp, blurred = _under_psf(_PAINTERS[scene](object_rng, field, voxel), acquisition)
     counts = acquisition.photons / float(sharp.max())
-    z, y, x = shape
-    expected = blurred[: z : acquisition.z_step, :y, :x] * counts + acquisition.background
-    truth = sharp[:z, :y, :x] * counts + acquisition.background
+    volume = tuple(map(slice, shape))
+    truth = sharp[volume] * counts + acquisition.background
+    expected = blurred[volume][:: acquisition.z_step] * counts + acquisition.background
     return Simulated(
         image=noise_rng.poisson(expected).astype(np.uint16),
         truth=np.rint(truth).astype(np.uint16),

@@ -12,32 +12,32 @@ from isosr_pipeline.geometry import Box
 
 
 class Source(Protocol):
-    """An image that can be converted; small and picklable, so that it travels to workers.
-
-    Attributes
-    ----------
-    path : Path
-        File or folder.
-    shape : tuple of 4 ints
-        c, z, y, x.
-    dtype : numpy.dtype
-        In native byte order.
-    voxel_size : tuple of 3 floats or None
-        In µm, order z, y, x; None where the format doesn't say.
-    channels : tuple of str
-        Labels, one for each channel.
-    """
+    """An image that can be converted; small and picklable, so that it travels to workers."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """File or folder."""
+        ...
+
     @property
-    def shape(self) -> tuple[int, int, int, int]: ...
+    def shape(self) -> tuple[int, int, int, int]:
+        """Lengths of c, z, y, x."""
+        ...
+
     @property
-    def dtype(self) -> np.dtype[np.generic]: ...
+    def dtype(self) -> np.dtype[np.generic]:
+        """Of the voxels, in native byte order."""
+        ...
+
     @property
-    def voxel_size(self) -> tuple[float, float, float] | None: ...
+    def voxel_size(self) -> tuple[float, float, float] | None:
+        """In µm, order z, y, x; None where the format doesn't say."""
+        ...
+
     @property
-    def channels(self) -> tuple[str, ...]: ...
+    def channels(self) -> tuple[str, ...]:
+        """Labels, one for each channel."""
+        ...
 
     def read(self, channel: int, box: Box) -> NDArray[Any]:
         """Read a box that lies in the image; returns (z, y, x) of the source's dtype."""

@@ -26,12 +26,12 @@ _MICROMETRES = {
 
 
 def micrometres(unit: str) -> float | None:
-    """Return the length of a unit in µm, or None if it is no known length.
+    r"""Return the length of a unit in µm, or None if it is no known length.
 
     Parameters
     ----------
     unit : str
-        In any of the usual spellings, the escaped ``\\u00B5m`` of ImageJ among them.
+        In any of the usual spellings, the escaped ``\u00B5m`` of ImageJ among them.
     """
     spelled = unit.strip().replace("\\u00B5", "\u00b5").replace("\\u00b5", "\u00b5")
     return _MICROMETRES.get(spelled) or _MICROMETRES.get(spelled.lower())

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from isosr_pipeline.errors import InputError
+from isosr_pipeline.errors import InputError, IsosrError
 
 
 class _Complaints(logging.Handler):
@@ -37,14 +37,15 @@ def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
         When it can't be read as TIFF.
     """
     try:
-        tif = tifffile.TiffFile(path)
+        with tifffile.TiffFile(path) as tif:
+            yield tif
     except (tifffile.TiffFileError, OSError) as error:
+        if isinstance(error, IsosrError):
+            raise
         raise InputError(
             f"{path} can't be read as TIFF ({error}): it is damaged, cut short or of another "
             "format; copy it again from the microscope"
         ) from error
-    with tif:
-        yield tif
 
 
 @contextmanager
@@ -155,4 +156,6 @@ def _paste(out: NDArray[Any], segment: NDArray[Any], row: int, column: int) -> N
     bottom = min(row + segment.shape[0], out.shape[0])
     right = min(column + segment.shape[1], out.shape[1])
     if bottom > top and right > left:
-        out[top:bottom, left:right] = segment[top - row : bottom - row, left - column : right - column]
+        out[top:bottom, left:right] = segment[
+            top - row : bottom - row, left - column : right - column
+        ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -124,7 +125,7 @@ def _check_series(folder: Path, names: Sequence[str]) -> None:
     if len(varying) != 1:
         return
     numbers = [key[varying[0]][1] for key in keys]
-    step = min(b - a for a, b in zip(numbers, numbers[1:], strict=False))
+    step = min(b - a for a, b in itertools.pairwise(numbers))
     missing = sorted(set(range(numbers[0], numbers[-1], max(step, 1))) - set(numbers))
     if missing:
         shown = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")

@@ -7,14 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from distributed import Client
-
+from isosr_cluster.clients import OpenClient
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.filling import fill
 from isosr_pipeline.geometry import Region, Zyx
-from isosr_pipeline.output import IfExists, Output, begin_output, versions
+from isosr_pipeline.output import Output, begin_output, check_output, versions
 from isosr_pipeline.progress import Reporter, SilentReporter
-from isosr_pipeline.settings import ConvertSettings
+from isosr_pipeline.settings import ConvertSettings, IfExists
 from isosr_pipeline.sources import Source, open_source
 from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET, Histogram, Window
 from isosr_pipeline.store.metadata import Provenance
@@ -53,7 +52,7 @@ def convert(
     source: Path,
     store: Path,
     settings: ConvertSettings,
-    client: Client,
+    open_client: OpenClient,
     *,
     if_exists: IfExists = "refuse",
     reporter: Reporter | None = None,
@@ -69,8 +68,8 @@ def convert(
         See `open_source`.
     store : Path
     settings : ConvertSettings
-    client : distributed.Client
-        Its workers see both paths.
+    open_client : callable
+        Connects to the cluster, once all else is found to be in order; its workers see both paths.
     if_exists : {"refuse", "resume", "overwrite"}
     reporter : Reporter, optional
 
@@ -100,10 +99,10 @@ def convert(
             versions=versions(),
         )
     ]
-    with begin_output(store, spec, history, if_exists) as output:
-        if output is None:
-            reporter.say(f"{store} is complete already")
-            return
+    if check_output(store, history, if_exists) == "finished":
+        reporter.say(f"{store} is complete already")
+        return
+    with open_client() as client, begin_output(store, spec, history, if_exists) as output:
         grid = output.volume.regions()
         fill(client, grid, ConvertRegion(image, store), output.ledger, reporter, _LEVEL_0)
         output.fill_pyramid(client, reporter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,20 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from distributed import Client
-from isosr_cluster.clients import memory_per_task
-from isosr_models.model_folder import Description, identity, load_restorer, read_description
-from isosr_models.restorers import Restorer
 from numpy.typing import NDArray
 
+from isosr_cluster.clients import OpenClient, memory_per_task
+from isosr_models.model_folder import Description, identity, load_restorer, read_description
+from isosr_models.restorers import Restorer
 from isosr_pipeline.devices import choose_device
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.filling import fill
 from isosr_pipeline.geometry import Box, Region, Zyx, blocks, context
 from isosr_pipeline.isotropic import IsotropicView
-from isosr_pipeline.output import IfExists, Output, begin_output, versions
+from isosr_pipeline.output import Output, begin_output, check_output, versions
 from isosr_pipeline.progress import Reporter, SilentReporter
-from isosr_pipeline.settings import DEFAULT_PERCENTILES, Device, RestoreSettings
+from isosr_pipeline.settings import DEFAULT_PERCENTILES, Device, IfExists, RestoreSettings
 from isosr_pipeline.store.metadata import Provenance
 from isosr_pipeline.store.volume import Volume, VolumeSpec, default_shard
 
@@ -107,9 +107,7 @@ def load(model: str, device: Device) -> Restorer:
     return load_restorer(Path(model), device=choose_device(device))
 
 
-def to_dtype(
-    values: NDArray[np.float32], dtype: np.dtype[Any]
-) -> tuple[NDArray[Any], int]:
+def to_dtype(values: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
     """Round to a dtype, and count the values that had to be clipped to its range.
 
     Parameters
@@ -131,7 +129,7 @@ def restore(
     model: str,
     out: Path,
     settings: RestoreSettings,
-    client: Client,
+    open_client: OpenClient,
     *,
     if_exists: IfExists = "refuse",
     reporter: Reporter | None = None,
@@ -149,8 +147,8 @@ def restore(
         Path of a model folder, or ``"identity"``.
     out : Path
     settings : RestoreSettings
-    client : distributed.Client
-        Its workers see all paths.
+    open_client : callable
+        Connects to the cluster, once all else is found to be in order; its workers see all paths.
     if_exists : {"refuse", "resume", "overwrite"}
     reporter : Reporter, optional
 
@@ -176,13 +174,15 @@ def restore(
         )
     spec = _plan(view, settings)
     windows = _windows(volume, settings, description) if restorer.normalised else []
-    block = choose_block(settings, spec.shard, restorer, memory_per_task(client))
     history = [*_earlier(volume), _provenance(volume, model, description, settings, spec, windows)]
-    job = RestoreRegion(store, out, model, block, settings.halo, windows, settings.device)
-    with begin_output(out, spec, history, if_exists) as output:
-        if output is None:
-            reporter.say(f"{out} is complete already")
-            return
+    if check_output(out, history, if_exists) == "finished":
+        reporter.say(f"{out} is complete already")
+        return
+    with ExitStack() as stack:
+        client = stack.enter_context(open_client())
+        block = choose_block(settings, spec.shard, restorer, memory_per_task(client))
+        job = RestoreRegion(store, out, model, block, settings.halo, windows, settings.device)
+        output = stack.enter_context(begin_output(out, spec, history, if_exists))
         fill(client, output.volume.regions(), job, output.ledger, reporter, _LABEL)
         output.fill_pyramid(client, reporter)
         figures = _figures(output)
@@ -192,9 +192,7 @@ def restore(
                 reporter.say(f"{count} of {np.prod(spec.shape)} voxels were {name}")
 
 
-def choose_block(
-    settings: RestoreSettings, shard: Zyx, restorer: Restorer, memory: int
-) -> Zyx:
+def choose_block(settings: RestoreSettings, shard: Zyx, restorer: Restorer, memory: int) -> Zyx:
     """Choose what the network sees at once, less its halo.
 
     Parameters
@@ -217,8 +215,9 @@ def choose_block(
     edge = int(voxels ** (1 / 3)) - 2 * (settings.halo + restorer.stride)
     if edge < min(SMALLEST_AUTO_BLOCK, *shard):
         raise InputError(
-            f"a task has {memory / 1e9:.1f} GB, in which a block of {max(edge, 0)} voxels fits, and "
-            f"blocks should have {SMALLEST_AUTO_BLOCK}; give fewer --workers, or a smaller --block"
+            f"a task has {memory / 1e9:.1f} GB, in which a block of {max(edge, 0)} voxels "
+            f"fits, and blocks should have {SMALLEST_AUTO_BLOCK}; give fewer --workers, or "
+            "a smaller --block"
         )
     # Blocks of equal size in a region: a thin last one would be mostly halo.
     return Zyx(*(-(-s // -(-s // edge)) for s in shard))

@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import csv
-import itertools
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from isosr_models.layers import calibrate
-from isosr_models.methods import Objective, create_objective
-from isosr_models.model_folder import DESCRIPTION, save_model
-from isosr_models.patchgan import MIN_PLANE
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from isosr_models.checkpoint import (
+    CHECKPOINT,
+    Progress,
+    load_checkpoint,
+    read_progress,
+)
+from isosr_models.layers import calibrate
+from isosr_models.methods import create_objective
+from isosr_models.model_folder import DESCRIPTION, read_description, save_model
+from isosr_models.patchgan import MIN_PLANE
 from isosr_pipeline.crops import Crops, check_crop
 from isosr_pipeline.devices import choose_device
-from isosr_pipeline.errors import InputError, OutputExistsError
+from isosr_pipeline.errors import (
+    InputError,
+    OutputExistsError,
+    ResumeError,
+)
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.isotropic import IsotropicView
+from isosr_pipeline.ledger import differences
 from isosr_pipeline.output import versions
 from isosr_pipeline.progress import Reporter, SilentReporter
-from isosr_pipeline.settings import DEFAULT_PERCENTILES, TrainSettings
+from isosr_pipeline.settings import DEFAULT_PERCENTILES, IfExists, TrainSettings
 from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.training import LOSSES, optimise
 
-LOSSES = "losses.csv"
 CALIBRATION_CROPS = 16
 _TRAINING, _CALIBRATION = 0, 1
 _METHOD_PARAMETERS = {"width", "blur", "start", "planes", "cycle_weight", "learning_rate"}
+_FREE_TO_CHANGE = {"loaders", "device"}
 
 
 def train(
@@ -39,10 +46,13 @@ def train(
     model: Path,
     settings: TrainSettings,
     *,
-    overwrite: bool = False,
+    if_exists: IfExists = "refuse",
     reporter: Reporter | None = None,
 ) -> None:
     """Train a model and save it in a folder, with its losses as a table.
+
+    Interrupted by Ctrl-C or SIGTERM it saves a checkpoint, from which training goes on exactly as
+    if it had not been interrupted (on the CPU: the same weights, bit for bit).
 
     Parameters
     ----------
@@ -51,21 +61,22 @@ def train(
     model : Path
         Folder to write.
     settings : TrainSettings
-    overwrite : bool
-        Whether to replace a model that is there.
+    if_exists : {"refuse", "resume", "overwrite"}
+        What to do with a model, or an unfinished one, at `model`.
     reporter : Reporter, optional
 
     Raises
     ------
     InputError
         When a volume or a parameter is not usable.
-    OutputExistsError
-        When `model` exists and may not be overwritten.
+    OutputExistsError, ResumeError
+        When `model` exists and may not be overwritten or resumed.
     DivergedError
         When a loss is no longer finite.
+    InterruptedRunError
+        After a signal; the checkpoint is written.
     """
     reporter = reporter or SilentReporter()
-    _check_output(model, overwrite)
     if settings.iterations is None and settings.minutes is None:
         raise InputError("training has no end; give --iterations, --minutes or both")
     device = choose_device(settings.device)
@@ -73,11 +84,20 @@ def train(
     parameters = settings.model_dump(include=_METHOD_PARAMETERS)
     objective = create_objective(settings.method, parameters, device)
     crops = _crops(stores, settings, objective.generator.stride)
-
+    run = {
+        "stores": [_identity(store) for store in stores],
+        **settings.model_dump(mode="json", exclude=_FREE_TO_CHANGE),
+    }
+    found = _find(model, if_exists, run)
+    if found == "model":
+        reporter.say(f"{model} is trained already")
+        return
     model.mkdir(parents=True, exist_ok=True)
-    begin = time.monotonic()
-    iterations = _optimise(objective, crops, model / LOSSES, settings, device, reporter)
-    seconds = time.monotonic() - begin
+    start = Progress(iterations=0, seconds=0.0, run=run)
+    if found == "checkpoint":
+        start = load_checkpoint(model, objective)
+        reporter.say(f"going on from iteration {start.iterations}")
+    progress = optimise(objective, crops, model, settings, start, reporter)
     calibrate(objective.generator, _calibration_crops(crops, device))
     save_model(
         model,
@@ -85,23 +105,41 @@ def train(
         method=settings.method,
         window_percentiles=DEFAULT_PERCENTILES,
         training={
-            "stores": [_identity(store) for store in stores],
-            "settings": settings.model_dump(mode="json"),
-            "iterations": iterations,
-            "seconds": round(seconds, 1),
+            **progress.model_dump(mode="json"),
             "device": str(device),
             "versions": versions(),
         },
     )
+    (model / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _check_output(model: Path, overwrite: bool) -> None:
-    if not model.exists():
-        return
-    if not model.is_dir() or (any(model.iterdir()) and not (model / DESCRIPTION).is_file()):
-        raise OutputExistsError(f"{model} exists and is not a model; give another path")
-    if (model / DESCRIPTION).is_file() and not overwrite:
-        raise OutputExistsError(f"{model} is a model already; give another path, or --overwrite")
+def _find(
+    model: Path, if_exists: IfExists, run: dict[str, Any]
+) -> Literal["model", "checkpoint"] | None:
+    """Return what to go on from; clear the folder, or refuse it, as asked."""
+    trained, begun = (model / DESCRIPTION).is_file(), (model / CHECKPOINT).is_file()
+    if model.exists() and not (trained or begun):
+        if not model.is_dir() or any(model.iterdir()):
+            raise OutputExistsError(f"{model} exists and is not a model; give another path")
+        return None
+    if not (trained or begun):
+        return None
+    if if_exists == "refuse":
+        state = "is a model already" if trained else "holds an unfinished training"
+        raise OutputExistsError(
+            f"{model} {state}; give another path, --resume to go on with it, or --overwrite"
+        )
+    if if_exists == "overwrite":
+        for name in (DESCRIPTION, CHECKPOINT, LOSSES):
+            (model / name).unlink(missing_ok=True)
+        return None
+    done = read_description(model).training["run"] if trained else read_progress(model).run
+    if differing := differences(done, run):
+        raise ResumeError(
+            f"{model} was trained in another way ({differing}); resume with the same stores and "
+            "parameters, or start again with --overwrite"
+        )
+    return "model" if trained else "checkpoint"
 
 
 def _crops(stores: Sequence[Path], settings: TrainSettings, stride: int) -> Crops:
@@ -122,70 +160,9 @@ def _window(volume: Volume, channel: int, settings: TrainSettings) -> tuple[floa
     return window.low, window.high
 
 
-def _optimise(
-    objective: Objective,
-    crops: Crops,
-    table: Path,
-    settings: TrainSettings,
-    device: torch.device,
-    reporter: Reporter,
-) -> int:
-    """Take steps until the iterations or the minutes are over; return how many were taken."""
-    limit = settings.iterations
-    deadline = time.monotonic() + 60 * settings.minutes if settings.minutes else None
-    total, unit = (limit, "iterations") if limit else (round(60 * (settings.minutes or 0)), "s")
-    begin = reported = time.monotonic()
-    count = 0
-    with reporter.task("train", total, unit) as advance, _losses(table) as write:
-        for crop in _stream(crops, settings):
-            losses = objective.step(crop.to(device))
-            count += 1
-            write(count, losses)
-            now = time.monotonic()
-            remark = f"{count / (now - begin):.2f} it/s, " + _summary(losses)
-            whole_seconds = int(now - begin) - int(reported - begin)
-            advance(1 if limit else whole_seconds, remark)
-            reported = now
-            if count == limit or (deadline is not None and now >= deadline):
-                break
-    return count
-
-
-def _stream(crops: Crops, settings: TrainSettings) -> Iterator[Tensor]:
-    """Yield crops 0, 1, 2, … as batches of one, (1, 1, z, y, x)."""
-    workers = settings.loaders
-    loader = DataLoader(
-        crops,
-        batch_size=1,
-        sampler=itertools.count(),  # type: ignore[arg-type]
-        num_workers=workers,
-        # Zarr's event loop does not survive a fork.
-        multiprocessing_context="spawn" if workers else None,
-    )
-    yield from loader
-
-
 def _calibration_crops(crops: Crops, device: torch.device) -> Iterator[Tensor]:
     others = Crops(crops.stores, crops.crop, crops.windows, crops.seed, _CALIBRATION)
     return (others[index][None].to(device) for index in range(CALIBRATION_CROPS))
-
-
-@contextmanager
-def _losses(table: Path) -> Iterator[Any]:
-    """Write losses to a table of comma-separated values, a line a step."""
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-
-        def write(count: int, losses: dict[str, float]) -> None:
-            if count == 1:
-                writer.writerow(["iteration", *losses])
-            writer.writerow([count, *(f"{value:.6g}" for value in losses.values())])
-
-        yield write
-
-
-def _summary(losses: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
 
 
 def _identity(store: Path) -> dict[str, Any]:

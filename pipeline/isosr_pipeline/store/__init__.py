@@ -1,0 +1,1 @@
+"""Volumes as OME-Zarr stores: their metadata, pyramids and intensity windows."""

@@ -79,6 +79,7 @@ class Histogram:
     def __init__(self, dtype: DTypeLike) -> None:
         self.dtype = check_dtype(dtype, "histogram")
         bits = _FLOAT_KEY_BITS if self.dtype.kind == "f" else 8 * self.dtype.itemsize
+        self._lowest = int(np.iinfo(self.dtype.name).min) if self.dtype.kind in "ui" else 0
         self.counts: NDArray[np.int64] = np.zeros(1 << bits, dtype=np.int64)
 
     def add(self, values: NDArray[np.generic]) -> None:
@@ -131,26 +132,26 @@ class Histogram:
 
     def _keys(self, values: NDArray[np.generic]) -> NDArray[np.integer]:
         if self.dtype.kind == "u":
-            return values.astype(np.uint16, copy=False)
+            return np.asarray(values, np.uint16)
         if self.dtype.kind == "i":
-            return values.astype(np.int32) - int(np.iinfo(self.dtype).min)
+            return np.asarray(values, np.int32) - self._lowest
         finite = values[np.isfinite(values)]
         bits = finite.astype(np.float32, copy=False).view(np.uint32)
         # Negative floats sort in reverse by their bits, and below the positive ones.
         negative = bits >> np.uint32(31) == 1
         ordered = np.where(negative, ~bits, bits | np.uint32(1 << 31))
-        return ordered >> np.uint32(32 - _FLOAT_KEY_BITS)
+        return np.asarray(ordered >> np.uint32(32 - _FLOAT_KEY_BITS), np.uint32)
 
     def _values(self, keys: NDArray[np.intp]) -> NDArray[np.float64]:
         if self.dtype.kind == "u":
             return keys.astype(np.float64)
         if self.dtype.kind == "i":
-            return keys.astype(np.float64) + int(np.iinfo(self.dtype).min)
+            return keys.astype(np.float64) + self._lowest
         shift = 32 - _FLOAT_KEY_BITS
         ordered = (keys.astype(np.uint32) << np.uint32(shift)) + np.uint32(1 << (shift - 1))
         positive = ordered >> np.uint32(31) == 1
         bits = np.where(positive, ordered & np.uint32((1 << 31) - 1), ~ordered)
-        return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+        return np.asarray(bits.astype(np.uint32).view(np.float32), np.float64)
 
 
 def find_window(windows: Sequence[Window], percentiles: tuple[float, float]) -> Window | None:

@@ -7,8 +7,6 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import zarr
-from ome_zarr.format import FormatV05
-from ome_zarr.writer import write_multiscales_metadata
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from isosr_pipeline.errors import InputError
@@ -98,6 +96,10 @@ def write_ome(
     voxel_size : tuple of 3 floats
         Of level 0, in µm, order z, y, x.
     """
+    # Slow to import, and only a driver that creates a store needs it.
+    from ome_zarr.format import FormatV05
+    from ome_zarr.writer import write_multiscales_metadata
+
     datasets = [
         {
             "path": str(index),
@@ -115,7 +117,10 @@ def write_ome(
 
 
 def write_display(
-    group: zarr.Group, labels: list[str], ranges: list[tuple[float, float]], limits: tuple[float, float]
+    group: zarr.Group,
+    labels: list[str],
+    ranges: list[tuple[float, float]],
+    limits: tuple[float, float],
 ) -> None:
     """Write the ``omero`` attribute: each channel's label, colour, and range for viewers.
 
@@ -129,7 +134,7 @@ def write_display(
     limits : tuple of 2 floats
         Lowest and highest intensity that a viewer's slider reaches.
     """
-    channels = [
+    channels: Any = [
         {
             "label": label,
             "color": _COLORS[index % len(_COLORS)],
@@ -138,10 +143,13 @@ def write_display(
         }
         for index, (label, (low, high)) in enumerate(zip(labels, ranges, strict=True))
     ]
-    group.attrs["ome"] = {**group.attrs.asdict()["ome"], "omero": {"channels": channels}}
+    ome: dict[str, Any] = group.attrs["ome"]  # type: ignore[assignment]
+    group.attrs["ome"] = {**ome, "omero": {"channels": channels}}
 
 
-def read_ome(attributes: dict[str, Any], where: str) -> tuple[list[str], tuple[float, ...], list[str]]:
+def read_ome(
+    attributes: dict[str, Any], where: str
+) -> tuple[list[str], tuple[float, float, float], list[str]]:
     """Read what the program needs of OME-Zarr 0.4 or 0.5 attributes.
 
     Parameters
@@ -183,9 +191,9 @@ def read_ome(attributes: dict[str, Any], where: str) -> tuple[list[str], tuple[f
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise InputError(f"{where}: the level path {path!r} leads out of the store")
     units = [_unit(axis, where) for axis in multiscale["axes"][1:]]
-    voxel_size = tuple(float(s) * unit for s, unit in zip(scale[1:], units, strict=True))
+    z, y, x = (float(s) * unit for s, unit in zip(scale[1:], units, strict=True))
     labels = [str(c.get("label", "")) for c in ome.get("omero", {}).get("channels", [])]
-    return paths, voxel_size, labels
+    return paths, (z, y, x), labels
 
 
 def _scale(transformations: list[dict[str, Any]]) -> list[float]:

@@ -39,9 +39,7 @@ class Level:
 
     def translation(self, voxel_size: tuple[float, float, float]) -> tuple[float, float, float]:
         """Return the centre of this level's first voxel in µm; that of level 0 is the origin."""
-        z, y, x = (
-            size * (step - 1) / 2 for size, step in zip(voxel_size, self.step, strict=True)
-        )
+        z, y, x = (size * (step - 1) / 2 for size, step in zip(voxel_size, self.step, strict=True))
         return z, y, x
 
 
@@ -65,9 +63,7 @@ def plan_levels(shape: Zyx, voxel_size: tuple[float, float, float]) -> list[Leve
         last = levels[-1]
         z, y, x = last.scale(voxel_size)
         halve = (z <= min(y, x) * (1 + 1e-6), True, True)
-        factors = Zyx(
-            *(2 if h and n > 1 else 1 for h, n in zip(halve, last.shape, strict=True))
-        )
+        factors = Zyx(*(2 if h and n > 1 else 1 for h, n in zip(halve, last.shape, strict=True)))
         if factors == (1, 1, 1):
             factors = Zyx(2, 1, 1)
         levels.append(

@@ -123,7 +123,7 @@ class Volume:
         attributes: dict[str, Any] = self._group.attrs.asdict()
         paths, self.voxel_size, labels = read_ome(attributes, str(path))
         self.arrays = [self._array(p) for p in paths]
-        self.shape: tuple[int, int, int, int] = self.arrays[0].shape
+        self.shape = _four(self.arrays[0].shape)
         self.dtype = check_dtype(self.arrays[0].dtype, str(path))
         self.channels = labels or [f"channel {i}" for i in range(self.shape[0])]
         self.attributes = read_own(attributes, str(path))
@@ -149,7 +149,7 @@ class Volume:
 
     def regions(self, level: int = 0) -> RegionGrid:
         """Return the regions of a level: one a shard."""
-        return RegionGrid(self.arrays[level].shape, self.shard(level))
+        return RegionGrid(_four(self.arrays[level].shape), self.shard(level))
 
     def read(self, channel: int, box: Box, level: int = 0) -> NDArray[Any]:
         """Read a box that lies in the volume; returns (z, y, x) of the volume's dtype."""
@@ -184,9 +184,7 @@ class Volume:
                 )
         array[(channel, *box.slices)] = data
 
-    def window(
-        self, channel: int, percentiles: tuple[float, float]
-    ) -> Window:
+    def window(self, channel: int, percentiles: tuple[float, float]) -> Window:
         """Return a channel's recorded intensity window.
 
         Raises
@@ -295,36 +293,45 @@ def _create_array(group: zarr.Group, name: str, spec: VolumeSpec, level: Level) 
     )
 
 
-def remove_store(path: Path) -> None:
-    """Remove a Zarr store, and nothing that is not one.
+def require_store(path: Path) -> None:
+    """Refuse what must not be removed as a store.
 
     Raises
     ------
     OutputExistsError
-        When there is something else at `path`.
+        When `path` is not a folder that holds a Zarr store.
     """
-    if not path.exists():
-        return
-    if not path.is_dir() or path.is_symlink() or not _is_zarr(path):
+    if not path.is_dir() or path.is_symlink() or not is_store(path):
         raise OutputExistsError(
             f"{path} exists and is not a Zarr store, so it is not overwritten; give another path"
         )
+
+
+def remove_store(path: Path) -> None:
+    """Remove a Zarr store if there is one, and nothing else; see `require_store`."""
+    if not path.exists():
+        return
+    require_store(path)
     # Renamed first: a removal that is interrupted leaves no half store under the user's name.
     doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.removed")
     path.rename(doomed)
     shutil.rmtree(doomed)
 
 
-def _is_zarr(path: Path) -> bool:
+def is_store(path: Path) -> bool:
+    """Tell whether a path is a folder that holds a Zarr group or array."""
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
-def _limits(
-    dtype: np.dtype[np.generic], ranges: list[tuple[float, float]]
-) -> tuple[float, float]:
+def _limits(dtype: np.dtype[np.generic], ranges: list[tuple[float, float]]) -> tuple[float, float]:
     if dtype.kind in "ui":
         info = np.iinfo(dtype.name)
         return float(info.min), float(info.max)
     if not ranges:
         return 0.0, 1.0
     return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+def _four(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    c, z, y, x = shape
+    return c, z, y, x

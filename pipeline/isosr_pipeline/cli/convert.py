@@ -1,0 +1,58 @@
+"""``isosr-pipeline convert``."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from isosr_pipeline.cli.options import (
+    StepCommand,
+    cluster_options,
+    existing_options,
+    setting,
+    settings_from,
+)
+from isosr_pipeline.settings import ConvertSettings, IfExists
+
+
+@click.command(
+    "convert",
+    cls=StepCommand,
+    example="isosr-pipeline convert slices/ brain.zarr --voxel-size 5,2,2",
+)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("store", type=click.Path(path_type=Path))
+@setting(ConvertSettings, "voxel_size", "Z,Y,X", "Voxel size in µm, in place of the source's.")
+@setting(ConvertSettings, "chunk", "Z,Y,X", "What is compressed together, in voxels.")
+@setting(ConvertSettings, "shard", "Z,Y,X", "What is one file, in voxels; default: from the shape.")
+@existing_options
+@cluster_options
+def command(
+    source: Path,
+    store: Path,
+    if_exists: IfExists,
+    cluster: str,
+    workers: int | None,
+    **given: Any,
+) -> None:
+    """Convert SOURCE, a multi-page TIFF or a folder of TIFF slices, to the OME-Zarr STORE.
+
+    Voxels are kept as they are; a pyramid and the intensity windows are added.
+    """
+    settings = settings_from(ConvertSettings, given)
+    from isosr_cluster.clients import open_client
+    from isosr_pipeline.progress import reporter_for
+    from isosr_pipeline.steps.convert import convert
+
+    convert(
+        source,
+        store,
+        settings,
+        partial(open_client, cluster, workers),
+        if_exists=if_exists,
+        reporter=reporter_for(sys.stderr),
+    )

@@ -1,0 +1,39 @@
+"""``isosr-pipeline evaluate``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from isosr_pipeline.cli.options import StepCommand, setting, settings_from
+from isosr_pipeline.cli.tables import show_evaluation
+from isosr_pipeline.settings import EvaluateSettings
+
+
+@click.command(
+    "evaluate",
+    cls=StepCommand,
+    example="isosr-pipeline evaluate brain.zarr restored.zarr --json > figures.json",
+)
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("restored", type=click.Path(path_type=Path))
+@setting(EvaluateSettings, "reference", "PATH", "A store or TIFF with the truth.")
+@setting(EvaluateSettings, "channel", "N", "Counted from 0.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(store: Path, restored: Path, as_json: bool, **given: Any) -> None:
+    """Measure STORE and RESTORED, what restore made of it: the axial/lateral spectrum ratio.
+
+    With a reference also PSNR, SSIM and NRMSE, after a least-squares fit of the intensities.
+    """
+    settings = settings_from(EvaluateSettings, given)
+    from isosr_pipeline.progress import reporter_for
+    from isosr_pipeline.steps.evaluate import evaluate
+
+    evaluation = evaluate(store, restored, settings, reporter=reporter_for(sys.stderr))
+    if as_json:
+        click.echo(evaluation.model_dump_json(indent=2))
+    else:
+        show_evaluation(evaluation)

@@ -1,0 +1,115 @@
+"""Options that commands share, and how they become the parameters of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+import click
+from pydantic import ValidationError
+
+from isosr_pipeline.settings import Settings, explain
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+Model = TypeVar("Model", bound=Settings)
+
+
+class StepCommand(click.Command):
+    """A command with an example in its help, and ``--debug``.
+
+    Parameters
+    ----------
+    example : str
+        Shown at the end of the help.
+    """
+
+    debugging: ClassVar[bool] = False
+
+    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = example
+        self.params.append(
+            click.Option(
+                ["--debug"],
+                is_flag=True,
+                expose_value=False,
+                help="Add the traceback to an error.",
+                callback=self._debug,
+            )
+        )
+
+    @staticmethod
+    def _debug(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+        StepCommand.debugging = StepCommand.debugging or value
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example."""
+        with formatter.section("Example"):
+            formatter.write_text(self.example)
+
+
+def setting(model: type[Settings], name: str, metavar: str, text: str) -> Decorator:
+    """Make an option of a step's parameter; its default is the parameter's own.
+
+    Parameters
+    ----------
+    model : type of Settings
+    name : str
+        Of the parameter.
+    metavar : str
+        How its value is written, such as ``"Z,Y,X"``.
+    text : str
+        Help.
+    """
+    default = model.model_fields[name].default
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    suffix = "" if default is None else f"  [default: {shown}]"
+    return click.option(
+        f"--{name.replace('_', '-')}", name, metavar=metavar, help=f"{text}{suffix}"
+    )
+
+
+def settings_from(model: type[Model], given: dict[str, Any]) -> Model:
+    """Make the parameters of a step from the options that were given.
+
+    Raises
+    ------
+    click.UsageError
+        Naming the option, the value and the rule.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    try:
+        return model.model_validate(chosen)
+    except ValidationError as error:
+        raise click.UsageError(f"--{explain(error).replace('; ', '; --')}") from error
+
+
+def cluster_options(function: Function) -> Function:
+    """Add ``--cluster`` and ``--workers``."""
+    function = click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        help="Processes on this machine; default: one a core.",
+    )(function)
+    return click.option(
+        "--cluster",
+        default="local",
+        show_default=True,
+        metavar="local|tcp://HOST:PORT",
+        help="Where the work runs: this machine, or a Dask scheduler.",
+    )(function)
+
+
+def existing_options(function: Function) -> Function:
+    """Add ``--resume`` and ``--overwrite``; the command gets `if_exists`."""
+    function = click.option(
+        "--overwrite",
+        "if_exists",
+        flag_value="overwrite",
+        default="refuse",
+        help="Replace an output that exists.",
+    )(function)
+    return click.option(
+        "--resume", "if_exists", flag_value="resume", help="Go on with an unfinished output."
+    )(function)

@@ -1,0 +1,49 @@
+"""Signals that ask a step to stop: Ctrl-C, and the SIGTERM of a scheduler or a shutdown."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Collect requests to stop instead of being stopped in the middle of something.
+
+    Yields
+    ------
+    callable
+        Tells whether a signal has come since. A second one interrupts at once.
+    """
+    stop = False
+
+    def request(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stop
+        if stop:
+            raise KeyboardInterrupt
+        stop = True
+
+    # Python lets only the main thread handle signals; elsewhere nobody could ask.
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    previous = {number: signal.signal(number, request) for number in _SIGNALS}
+    try:
+        yield lambda: stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def interrupt_on_terminate() -> None:
+    """Make SIGTERM raise KeyboardInterrupt in the main thread, as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)

@@ -1,0 +1,54 @@
+"""Info: what a store is, without reading a voxel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from isosr_pipeline.isotropic import IsotropicView
+from isosr_pipeline.ledger import count_done
+from isosr_pipeline.store.volume import Volume
+
+
+def describe(store: Path) -> dict[str, Any]:
+    """Describe a store in terms that JSON holds.
+
+    Parameters
+    ----------
+    store : Path
+
+    Returns
+    -------
+    dict
+        Shapes in voxels and voxel sizes in µm, order z, y, x.
+
+    Raises
+    ------
+    InputError
+        When it is no OME-Zarr volume.
+    """
+    volume = Volume(store)
+    own = volume.attributes
+    levels = [
+        {
+            "shape": list(array.shape[1:]),
+            "chunk": list(array.chunks[1:]),
+            "shard": list(array.shards[1:]) if array.shards else None,
+            "regions": len(volume.regions(index)),
+        }
+        for index, array in enumerate(volume.arrays)
+    ]
+    return {
+        "path": str(store),
+        "axes": "czyx",
+        "shape": list(volume.shape),
+        "dtype": volume.dtype.name,
+        "voxel_size_um": list(volume.voxel_size),
+        "isotropic_shape": list(IsotropicView(volume).shape),
+        "channels": volume.channels,
+        "levels": levels,
+        "complete": own.complete if own else None,
+        "regions_done": None if own is None or own.complete else count_done(store),
+        "windows": [[w.model_dump() for w in c] for c in own.windows] if own else [],
+        "history": [step.model_dump() for step in own.history] if own else [],
+    }

@@ -1,0 +1,48 @@
+"""Run: convert, train, restore and evaluate one brain; goes on where it stopped."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import isosr_cluster.clients
+from isosr_pipeline.brain import Brain
+from isosr_pipeline.progress import Reporter, SilentReporter
+from isosr_pipeline.steps.convert import convert
+from isosr_pipeline.steps.evaluate import Evaluation, evaluate
+from isosr_pipeline.steps.restore import restore
+from isosr_pipeline.steps.train import train
+
+
+def run(brain: Brain, *, reporter: Reporter | None = None) -> Evaluation:
+    """Take a brain all the way; steps that are done are not done again.
+
+    Parameters
+    ----------
+    brain : Brain
+    reporter : Reporter, optional
+
+    Raises
+    ------
+    IsosrError, ModelError, ClusterError
+        What any of the steps raises. What was done until then is kept.
+    """
+    reporter = reporter or SilentReporter()
+    cluster = partial(isosr_cluster.clients.open_client, brain.cluster, brain.workers)
+    model = brain.trained_model
+    convert(
+        brain.source, brain.store, brain.convert, cluster, if_exists="resume", reporter=reporter
+    )
+    if brain.model is None:
+        train([brain.store], model, brain.train, if_exists="resume", reporter=reporter)
+    restore(
+        brain.store,
+        str(model),
+        brain.restored,
+        brain.restore,
+        cluster,
+        if_exists="resume",
+        reporter=reporter,
+    )
+    evaluation = evaluate(brain.store, brain.restored, brain.evaluate, reporter=reporter)
+    brain.evaluation.write_text(f"{evaluation.model_dump_json(indent=2)}\n", encoding="utf-8")
+    return evaluation

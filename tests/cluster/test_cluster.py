@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import operator
+import os
+from functools import partial
+
+import pytest
+
+from isosr_cluster.clients import local_workers, memory_per_task, open_client
+from isosr_cluster.errors import ClusterConfigError, ClusterUnreachableError
+from isosr_cluster.runner import run_tasks
+
+
+def test_every_item_ends_once_and_errors_are_told(client):
+    outcomes = {o.item: o for o in run_tasks(client, partial(operator.truediv, 12), range(7))}
+    assert set(outcomes) == set(range(7))
+    assert isinstance(outcomes[0].error, ZeroDivisionError)
+    assert all(outcomes[i].value == 12 / i for i in range(1, 7))
+
+
+def test_no_items_end_at_once(client):
+    assert list(run_tasks(client, abs, [])) == []
+
+
+def test_few_tasks_are_known_at_a_time(client):
+    taken = 0
+
+    def items():
+        nonlocal taken
+        for index in range(60):
+            taken += 1
+            yield index
+
+    ahead = [taken - done for done, _ in enumerate(run_tasks(client, abs, items()), start=1)]
+    assert max(ahead) <= 2 * sum(client.nthreads().values())
+
+
+def test_errors_that_may_pass_are_tried_again(client, tmp_path):
+    log = tmp_path / "attempts"
+    function = partial(os.replace, log)
+    outcomes = list(
+        run_tasks(client, function, [tmp_path / "moved"], may_pass=lambda _: log.touch() is None)
+    )
+    assert outcomes[0].error is None
+    (tmp_path / "moved").unlink()
+    outcomes = list(run_tasks(client, function, [tmp_path / "moved"]))
+    assert isinstance(outcomes[0].error, FileNotFoundError)
+
+
+def _square_but_die_once(mark: str):
+    def square(item: int) -> int:
+        if item == 3 and not os.path.exists(mark):  # noqa: PTH110 - sent by value to a worker
+            os.close(os.open(mark, os.O_CREAT))
+            os.kill(os.getpid(), 9)
+        return item * item
+
+    return square
+
+
+def test_a_killed_worker_costs_nothing_but_time(tmp_path):
+    mark = tmp_path / "mark"
+    with open_client(workers=2) as own:
+        outcomes = list(run_tasks(own, _square_but_die_once(str(mark)), range(8)))
+    assert mark.exists()
+    assert sorted(o.value for o in outcomes) == [i * i for i in range(8)]
+
+
+def test_clusters_that_make_no_sense_are_refused():
+    with pytest.raises(ClusterConfigError, match="tcp://host:port"), open_client("slurm"):
+        pass
+    with pytest.raises(ClusterConfigError, match="workers is 0"), open_client(workers=0):
+        pass
+    with pytest.raises(ClusterConfigError, match="has its own"), open_client("tcp://x:1", 3):
+        pass
+    assert local_workers("tcp://x:1", None) is None
+
+
+def test_an_address_where_nobody_answers():
+    with (
+        pytest.raises(ClusterUnreachableError, match="no scheduler answers"),
+        open_client("tcp://127.0.0.1:9"),
+    ):
+        pass
+
+
+def test_a_running_scheduler_is_used(client):
+    with open_client(client.scheduler.address) as second:
+        assert [o.value for o in run_tasks(second, abs, [-3])] == [3]
+
+
+def test_memory_is_shared_between_workers(client):
+    assert 2**28 < memory_per_task(client) < 2**40
+
+
+def test_servers_bind_to_this_machine_only(client):
+    info = client.scheduler_info(n_workers=-1)
+    addresses = [info["address"], *info["workers"]]
+    assert all(a.startswith("tcp://127.0.0.1:") for a in addresses)

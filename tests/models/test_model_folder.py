@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from isosr_models.errors import ModelFormatError
+from isosr_models.model_folder import (
+    DESCRIPTION,
+    WEIGHTS,
+    identity,
+    load_restorer,
+    read_description,
+    save_model,
+)
+from isosr_models.restorers import Restorer
+from isosr_models.unet import UNet3d
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(3)
+    save_model(
+        tmp_path / "model",
+        {"generator": UNet3d(4, residual=True)},
+        method="ot-cyclegan",
+        window_percentiles=(0.03, 99.97),
+        training={"iterations": 7},
+    )
+    return tmp_path / "model"
+
+
+def test_a_model_runs_as_it_was_saved(folder):
+    torch.manual_seed(3)
+    network = UNet3d(4, residual=True).eval()
+    restorer = load_restorer(folder)
+    assert isinstance(restorer, Restorer)
+    assert (restorer.halo, restorer.stride) == (26, 4)
+    assert restorer.normalised
+    assert not restorer.saturates
+    block = torch.rand(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(restorer(block), network(block), atol=1e-6)
+    description = read_description(folder)
+    assert description.training == {"iterations": 7}
+    assert {p.name for p in folder.iterdir()} == {DESCRIPTION, WEIGHTS}
+
+
+def test_block_statistics_depend_on_the_block(folder):
+    restorer = load_restorer(folder, statistics="block")
+    assert restorer(torch.rand(1, 1, 32, 32, 32)).shape == (1, 1, 32, 32, 32)
+
+
+def test_the_identity_is_a_restorer():
+    assert isinstance(identity(), Restorer)
+    block = torch.rand(1, 1, 3, 4, 5)
+    assert identity()(block) is block
+
+
+def test_what_is_not_a_model_is_refused_with_a_remedy(folder, tmp_path):
+    with pytest.raises(ModelFormatError, match=r"no model\.json"):
+        load_restorer(tmp_path)
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(ModelFormatError, match="copy the whole model folder"):
+        load_restorer(folder)
+
+
+def test_a_cut_or_altered_file_is_refused(folder):
+    weights = (folder / WEIGHTS).read_bytes()
+    for content in (weights[:-10], weights[:-1] + bytes([weights[-1] ^ 1])):
+        (folder / WEIGHTS).write_bytes(content)
+        with pytest.raises(ModelFormatError, match="cut short or altered"):
+            load_restorer(folder)
+    (folder / WEIGHTS).write_bytes(weights)
+    text = (folder / DESCRIPTION).read_text()
+    (folder / DESCRIPTION).write_text(text[:100])
+    with pytest.raises(ModelFormatError, match="not valid JSON"):
+        load_restorer(folder)
+
+
+@pytest.mark.parametrize("change", [{"format": 2}, {"unknown": 1}, {"width": 0}])
+def test_other_versions_and_unknown_keys_are_refused(folder, change):
+    description = json.loads((folder / DESCRIPTION).read_text())
+    (folder / DESCRIPTION).write_text(json.dumps({**description, **change}))
+    with pytest.raises(ModelFormatError, match="this program reads 1"):
+        load_restorer(folder)
+
+
+def test_weights_of_another_width_are_refused(folder):
+    description = json.loads((folder / DESCRIPTION).read_text())
+    (folder / DESCRIPTION).write_text(json.dumps({**description, "width": 8}))
+    with pytest.raises(ModelFormatError, match="U-Net of width 8"):
+        load_restorer(folder)
+
+
+def test_only_a_generator_that_can_be_rebuilt_is_saved(tmp_path):
+    with pytest.raises(ModelFormatError, match="expected a UNet3d"):
+        save_model(
+            tmp_path / "m",
+            {"generator": torch.nn.Conv3d(1, 1, 3)},
+            method="x",
+            window_percentiles=(0.0, 1.0),
+            training={},
+        )

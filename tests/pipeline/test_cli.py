@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tifffile
+
+from isosr_pipeline.cli.main import _COMMANDS
+from isosr_pipeline.store.volume import Volume
+
+
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_every_command_has_help_with_an_example(isosr, capsys, command):
+    assert isosr(command, "--help") == 0
+    shown = capsys.readouterr().out
+    assert "Example:" in shown
+    assert f"isosr-pipeline {command}" in shown.split("Example:")[1]
+
+
+def test_help_does_not_wait_for_pytorch():
+    code = (
+        "import sys; from isosr_pipeline.cli.main import group; "
+        "group.main(['--help'], standalone_mode=False); "
+        "sys.exit('torch' in sys.modules or 'distributed' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_simulate_writes_what_convert_reads(isosr, tmp_path, capsys):
+    out, truth = tmp_path / "blurred.tif", tmp_path / "truth.tif"
+    options = ["--shape", "20,30,40", "--z-step", 2, "--voxel-size-um", 0.5]
+    assert isosr("simulate", out, "--truth", truth, *options) == 0
+    assert tifffile.imread(out).shape == (10, 30, 40)
+    assert tifffile.imread(truth).shape == (20, 30, 40)
+    assert isosr("convert", out, tmp_path / "v.zarr") == 0
+    assert Volume(tmp_path / "v.zarr").voxel_size == pytest.approx((1.0, 0.5, 0.5))
+    assert isosr("simulate", out, *options) == 2
+    assert "blurred.tif exists" in capsys.readouterr().err
+    assert isosr("simulate", out, *options, "--overwrite") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["simulate", "x.npy"], "suffix"),
+        (["simulate", "no/x.tif"], "make it first"),
+        (["simulate", "x.tif", "--truth", "x.tif"], "two paths"),
+        (["simulate", "x.tif", "--scene", "galaxy"], "neurites, beads, cells"),
+        (["simulate", "x.tif", "--shape", "3,4"], "--shape: give one number, or three"),
+        (["convert", "gone", "x.zarr"], "gone does not exist"),
+        (["convert", "gone"], "Missing argument"),
+        (["train", "gone.zarr", "m", "--iterations", "0"], "--iterations: Input should be"),
+        (["train", "gone.zarr", "m", "--iterations", "1"], "gone.zarr does not exist"),
+        (["restore", "gone.zarr", "identity", "x.zarr"], "gone.zarr does not exist"),
+        (["restore", "a", "b", "c", "--block", "huge"], "--block: .*huge"),
+        (["evaluate", "gone.zarr", "gone2.zarr"], "gone.zarr does not exist"),
+        (["info", "gone.zarr"], "gone.zarr does not exist"),
+        (["run", "gone.yaml"], "gone.yaml does not exist"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_bad_usage_exits_2_with_one_message(
+    isosr, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert isosr(*arguments) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    import re
+
+    assert re.search(message, shown)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "named"),
+    [
+        (lambda f: [p.unlink() for p in f.iterdir()], [], "slices holds no TIFF"),
+        (lambda f: tifffile.imwrite(f / "slice3.tif", np.zeros((9, 9), np.uint16)), [], "slice3"),
+        (lambda f: tifffile.imwrite(f / "slice4.tif", np.zeros((50, 45), np.uint8)), [], "slice4"),
+        (lambda f: _cut(f / "slice5.tif"), [], r"slice5\.tif is cut short"),
+        (lambda f: None, None, "--voxel-size"),
+        (lambda f: (f.parent / "out.zarr").mkdir(), [], r"out\.zarr exists; .* --overwrite"),
+    ],
+    ids=["empty", "shape", "dtype", "cut", "voxel size", "exists"],
+)
+def test_bad_sources_exit_2_and_leave_nothing(
+    isosr, tmp_path, slices, noise, capsys, spoil, options, named
+):
+    import re
+
+    folder = slices(noise)
+    spoil(folder)
+    before = {p for p in tmp_path.rglob("*")}
+    size = ["--voxel-size", "1"] if options is not None else []
+    assert isosr("convert", folder, tmp_path / "out.zarr", *size) == 2
+    assert re.search(named, capsys.readouterr().err)
+    assert {p for p in tmp_path.rglob("*")} == before
+
+
+def test_unexpected_errors_exit_1_and_debug_adds_the_traceback(isosr, monkeypatch, capsys):
+    def fail(_path):
+        raise RuntimeError("the sky fell")
+
+    monkeypatch.setattr("isosr_pipeline.steps.info.describe", fail)
+    assert isosr("info", "x.zarr") == 1
+    shown = capsys.readouterr().err
+    assert "the sky fell" in shown
+    assert "Traceback" not in shown
+    assert isosr("info", "x.zarr", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_info_for_people_and_programs(isosr, make_store, noise, capsys):
+    path = make_store(noise, voxel_size=(2.0, 1.0, 1.0)).path
+    assert isosr("info", path) == 0
+    shown = capsys.readouterr().out
+    assert "1 × 40 × 50 × 45 uint16" in shown
+    assert "2 × 1 × 1 µm" in shown
+    assert isosr("info", path, "--json") == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["isotropic_shape"] == [79, 50, 45]
+    assert described["complete"] is True
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_convert_exits_75_and_resumes(tmp_path, number):
+    rng = np.random.default_rng(0)
+    source, out = tmp_path / "source.tif", tmp_path / "out.zarr"
+    voxels = rng.integers(0, 60000, (160, 160, 160), dtype=np.uint16)
+    tifffile.imwrite(source, voxels, compression="zlib")
+    command = [
+        *(sys.executable, "-m", "isosr_pipeline", "convert", str(source), str(out)),
+        *("--voxel-size", "1", "--chunk", "16", "--shard", "16"),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list(out.glob("0/c/**/[0-9]")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    # A terminal sends Ctrl-C to the workers too; a scheduler's SIGTERM may reach them as well.
+    os.killpg(process.pid, number)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 75, shown
+    assert "--resume" in shown
+    assert "Traceback" not in shown
+    done = subprocess.run([*command, "--resume"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (Volume(out).arrays[0][0] == voxels).all()

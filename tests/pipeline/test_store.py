@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from ome_zarr_models.v05 import Image
+
+from isosr_pipeline.errors import (
+    AlignmentError,
+    InputError,
+    MissingInputError,
+    OutputExistsError,
+)
+from isosr_pipeline.geometry import Box, Zyx
+from isosr_pipeline.store.intensity import LIGHT_SHEET
+from isosr_pipeline.store.volume import (
+    Volume,
+    VolumeSpec,
+    create_volume,
+    default_shard,
+    remove_store,
+)
+
+
+def test_what_is_written_is_read(make_store, noise):
+    volume = make_store(noise, voxel_size=(2.0, 0.5, 0.5))
+    assert volume.voxel_size == (2.0, 0.5, 0.5)
+    box = Box(Zyx(3, 4, 5), Zyx(30, 50, 41))
+    assert (volume.read(0, box) == noise[box.slices]).all()
+
+
+def test_metadata_is_valid_for_others(make_store, noise):
+    volume = make_store(noise)
+    Image.from_zarr(zarr.open_group(volume.path, mode="r"))
+    attributes = zarr.open_group(volume.path).attrs.asdict()["ome"]
+    window = volume.window(0, (0.03, 99.97))
+    assert attributes["omero"]["channels"][0]["window"]["start"] == window.low
+    array = zarr.open_array(volume.path / "0")
+    assert array.metadata.dimension_names == ("c", "z", "y", "x")
+    assert array.shards == (1, 32, 32, 32)
+
+
+def test_a_write_of_part_of_a_shard_is_refused(make_store, noise):
+    volume = Volume(make_store(noise).path, writable=True)
+    for box in (
+        Box(Zyx(0, 0, 0), Zyx(16, 32, 32)),
+        Box(Zyx(1, 0, 0), Zyx(32, 32, 32)),
+        Box(Zyx(0, 0, 0), Zyx(64, 32, 32)),
+    ):
+        with pytest.raises(AlignmentError, match="axis z"):
+            volume.write(0, box, np.zeros(box.shape, np.uint16))
+    assert (volume.read(0, Box.whole(noise.shape)) == noise).all()
+
+
+def test_the_last_shard_may_be_cut_off_by_the_border(make_store, noise):
+    volume = Volume(make_store(noise).path, writable=True)
+    volume.write(0, Box(Zyx(32, 32, 32), Zyx(40, 50, 45)), np.zeros((8, 18, 13), np.uint16))
+    assert volume.read(0, Box(Zyx(32, 32, 32), Zyx(40, 50, 45))).max() == 0
+    assert (volume.read(0, Box.whole((32, 50, 45))) == noise[:32]).all()
+
+
+def test_nothing_is_created_over_anything(make_store, noise):
+    volume = make_store(noise)
+    spec = VolumeSpec(
+        (1, 8, 8, 8), np.dtype("uint8"), (1, 1, 1), Zyx(8, 8, 8), Zyx(8, 8, 8), ("a",)
+    )
+    with pytest.raises(OutputExistsError):
+        create_volume(volume.path, spec, volume.require_own())
+    assert (volume.read(0, Box.whole(noise.shape)) == noise).all()
+
+
+def test_a_failed_creation_leaves_nothing(tmp_path, monkeypatch, make_store, noise):
+    own = make_store(noise).require_own()
+    spec = VolumeSpec(
+        (1, 8, 8, 8), np.dtype("uint8"), (1, 1, 1), Zyx(8, 8, 8), Zyx(8, 8, 8), ("a",)
+    )
+
+    def fail(*_args: object, **_options: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("isosr_pipeline.store.volume.write_ome", fail)
+    folder = tmp_path / "new"
+    with pytest.raises(OSError, match="no space"):
+        create_volume(folder / "x.zarr", spec, own)
+    assert list(folder.iterdir()) == []
+
+
+def test_only_stores_are_removed(tmp_path, make_store, noise):
+    precious = tmp_path / "photos"
+    precious.mkdir()
+    (precious / "holiday.jpg").write_bytes(b"x")
+    link = tmp_path / "link.zarr"
+    store = make_store(noise).path
+    link.symlink_to(store)
+    for path in (precious, link):
+        with pytest.raises(OutputExistsError, match="not a Zarr store"):
+            remove_store(path)
+    assert (precious / "holiday.jpg").exists()
+    remove_store(store)
+    assert not store.exists()
+
+
+def test_a_level_path_that_leads_out_of_the_store_is_refused(make_store, noise):
+    path = make_store(noise).path
+    metadata = json.loads((path / "zarr.json").read_text())
+    metadata["attributes"]["ome"]["multiscales"][0]["datasets"][0]["path"] = "../secret"
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(InputError, match="leads out of the store"):
+        Volume(path)
+
+
+def test_unknown_keys_and_versions_of_the_own_attribute_are_refused(make_store, noise):
+    path = make_store(noise).path
+    group = zarr.open_group(path, mode="r+")
+    group.attrs["isosr"] = {**group.attrs.asdict()["isosr"], "format": 99}
+    with pytest.raises(InputError, match="use the version that wrote"):
+        Volume(path)
+
+
+def test_what_is_no_store_is_named(tmp_path, make_store, noise):
+    with pytest.raises(MissingInputError, match=r"nothing\.zarr does not exist"):
+        Volume(tmp_path / "nothing.zarr")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="isosr-pipeline convert"):
+        Volume(tmp_path / "folder")
+    zarr.create_group(tmp_path / "plain.zarr")
+    with pytest.raises(InputError, match="not an OME-Zarr image"):
+        Volume(tmp_path / "plain.zarr")
+    store = make_store(noise).path
+    remove = store / "0" / "zarr.json"
+    remove.unlink()
+    with pytest.raises(InputError, match="cut short"):
+        Volume(store)
+
+
+def test_a_window_that_was_not_recorded_is_named(make_store, noise):
+    volume = make_store(noise)
+    assert volume.window(0, LIGHT_SHEET).low == np.percentile(noise, 3)
+    with pytest.raises(InputError, match=r"no intensity window of 1 to 99 %"):
+        volume.window(0, (1.0, 99.0))
+
+
+@given(st.tuples(*[st.integers(1, 40_000)] * 3))
+def test_default_shards_are_few_and_whole_chunks(shape):
+    chunk = Zyx(64, 64, 64)
+    shard = default_shard((1, *shape), chunk)
+    assert all(s % c == 0 for s, c in zip(shard, chunk, strict=True))
+    terabyte = 2 * np.prod(shape, dtype=float) <= 1e12
+    if terabyte and min(shape) > 512:
+        count = np.prod([-(-n // s) for n, s in zip(shape, shard, strict=True)])
+        assert count < 10_000
