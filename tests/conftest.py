@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from distributed import Client
 from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("real parts")
+
+# Tests may share their cores; threads that wait for each other would crawl.
+torch.set_num_threads(1)
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

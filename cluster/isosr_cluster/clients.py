@@ -78,6 +78,7 @@ def open_client(cluster: str = LOCAL, workers: int | None = None) -> Iterator[Cl
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.ERROR,
             memory_limit=MEMORY_LIMIT // count,
+            preload="isosr_cluster.preload",
             env=dict.fromkeys(_THREAD_VARIABLES, threads),
         ) as started,
         Client(started) as client,

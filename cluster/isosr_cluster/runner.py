@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -104,5 +105,7 @@ def run_tasks(
                 done.add(submit(*following))
             yield Outcome(item, value, error)
     finally:
-        client.cancel(list(running))
-        client.unregister_worker_plugin(job)
+        # Where workers are gone already, there is nothing left to tidy up.
+        with suppress(OSError):
+            client.cancel(list(running))
+            client.unregister_worker_plugin(job)

@@ -48,7 +48,7 @@ class Progress(BaseModel):
 def save_checkpoint(folder: Path, objective: Objective, progress: Progress) -> None:
     """Write a checkpoint into a model folder, in place of an earlier one."""
     tensors = {_RANDOM: torch.get_rng_state()}
-    for name, network in {**objective.networks(), **objective.critics()}.items():
+    for name, network in objective.modules().items():
         for key, value in network.state_dict().items():
             tensors[f"network/{name}/{key}"] = value.detach().cpu().contiguous()
     for name, optimiser in objective.optimisers().items():
@@ -106,7 +106,7 @@ def read_progress(folder: Path) -> Progress:
 
 
 def _put(objective: Objective, tensors: dict[str, Tensor]) -> None:
-    for name, network in {**objective.networks(), **objective.critics()}.items():
+    for name, network in objective.modules().items():
         prefix = f"network/{name}/"
         network.load_state_dict(
             {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -17,20 +17,20 @@ class Objective(Protocol):
     """What is trained: networks, their losses and their optimisers."""
 
     @property
-    def generator(self) -> UNet3d:
-        """The network that becomes the restorer."""
+    def restorer(self) -> UNet3d:
+        """The network that restores, as it is now."""
         ...
 
-    def step(self, crop: Tensor) -> dict[str, float]:
-        """Improve on one crop, (1, 1, z, y, x) float32, and return the losses by name."""
+    def step(self, crops: Tensor) -> dict[str, float]:
+        """Improve on a batch of crops, (n, 1, z, y, x) float32; return the losses by name."""
         ...
 
     def networks(self) -> dict[str, nn.Module]:
         """Return what a model folder keeps, ``"generator"`` among it."""
         ...
 
-    def critics(self) -> dict[str, nn.Module]:
-        """Return the networks that only training needs; names differ from those of `networks`."""
+    def modules(self) -> dict[str, nn.Module]:
+        """Return all that has a state, for a checkpoint."""
         ...
 
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:

@@ -54,20 +54,20 @@ def take_planes(volume: Tensor, orientation: Orientation, indices: Tensor) -> Te
 
     Parameters
     ----------
-    volume : Tensor, (1, 1, z, y, x)
+    volume : Tensor, (n, 1, z, y, x)
     orientation : {"xy", "xz", "yz"}
         The axes that lie in the plane.
-    indices : Tensor, (n,) int64
-        Positions along the axis normal to the plane.
+    indices : Tensor, (k,) int64
+        Positions along the axis normal to the plane, the same in all n volumes.
 
     Returns
     -------
-    Tensor, (n, 1, height, width)
+    Tensor, (n * k, 1, height, width)
         The axis that comes first in (z, y, x) is the height.
     """
     axis = _NORMAL_AXIS[orientation]
     planes = torch.index_select(volume, axis, indices)
-    return planes[0].movedim(axis - 1, 0)
+    return planes.movedim(axis, 1).flatten(0, 1)
 
 
 def draw_planes(shape: torch.Size, orientation: Orientation, count: int) -> Tensor:
@@ -76,7 +76,7 @@ def draw_planes(shape: torch.Size, orientation: Orientation, count: int) -> Tens
     Parameters
     ----------
     shape : torch.Size
-        Of the volume, (1, 1, z, y, x).
+        Of the volumes, (n, 1, z, y, x).
     orientation : {"xy", "xz", "yz"}
     count : int
         At most as many as there are planes; none is drawn twice.

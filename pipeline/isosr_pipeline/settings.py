@@ -93,11 +93,13 @@ class TrainSettings(Settings):
     method : str
         How the restorer is made.
     iterations : int or None
-        Steps of training, one crop each.
+        Steps of training.
     minutes : float or None
         Stop after this time instead, whichever comes first.
     crop : tuple of 3 ints
-        Voxels of the isotropic grid that a step sees.
+        Voxels of the isotropic grid in a crop.
+    batch : int
+        Crops a step; 1 in the publication.
     width : int
         Feature channels of the networks' first level.
     blur : {"deep-linear", "unet"}
@@ -105,11 +107,13 @@ class TrainSettings(Settings):
     start : {"identity", "random"}
         Where training starts from.
     planes : int
-        Planes of each orientation that the discriminators see in a step.
+        Planes of each orientation and crop that the discriminators see in a step.
     cycle_weight : float
         Weight of the cycle-consistency loss.
-    learning_rate : float
+    learning_rate, beta1 : float
         Of Adam.
+    average : float
+        Decay of a moving average of the weights, which is what is kept; 0: the last weights.
     window : tuple of 2 floats or None
         Intensities that are 0 and 1; None: the recorded 0.03 and 99.97 percentiles.
     loaders : int
@@ -123,12 +127,15 @@ class TrainSettings(Settings):
     iterations: PositiveInt | None = None
     minutes: PositiveFloat | None = None
     crop: Lengths = (144, 144, 144)
+    batch: PositiveInt = 1
     width: int = Field(64, ge=4)
     blur: Literal["deep-linear", "unet"] = "deep-linear"
     start: Literal["identity", "random"] = "identity"
     planes: PositiveInt = 8
     cycle_weight: float = Field(10.0, ge=0)
     learning_rate: PositiveFloat = 1e-4
+    beta1: float = Field(0.9, ge=0, lt=1)
+    average: float = Field(0.0, ge=0, lt=1)
     window: Range | None = None
     loaders: int = Field(0, ge=0)
     seed: int = 0

@@ -51,7 +51,7 @@ def optimise(
     DivergedError
         When a loss is no longer finite.
     """
-    device = next(objective.generator.parameters()).device
+    device = next(objective.restorer.parameters()).device
     clock = _Clock(settings, start)
     table = _LossTable(model / LOSSES, start.iterations)
     with reporter.task("train", *clock.scale, clock.shown) as advance, stop_requests() as stopping:
@@ -124,13 +124,15 @@ class _Clock:
 
 
 def _stream(crops: Crops, settings: TrainSettings, first: int) -> Iterator[Tensor]:
-    """Yield crops from the first on as batches of one, (1, 1, z, y, x)."""
+    """Yield batches of crops, (n, 1, z, y, x); `first` steps have been taken before."""
     workers = settings.loaders
     yield from DataLoader(
         crops,
-        batch_size=1,
-        sampler=_CountFrom(first),
+        batch_size=settings.batch,
+        sampler=_CountFrom(first * settings.batch),
         num_workers=workers,
+        # Its own, since a loader draws from the random numbers that training goes on with.
+        generator=torch.Generator(),
         # Zarr's event loop does not survive a fork.
         multiprocessing_context="spawn" if workers else None,
     )
@@ -159,7 +161,7 @@ class _LossTable:
 
     def write(self, iteration: int, losses: dict[str, float]) -> None:
         with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
+            writer = csv.writer(file, lineterminator="\n")
             if not self._has_header:
                 writer.writerow(["iteration", *losses])
                 self._has_header = True

@@ -149,3 +149,6 @@ def test_planes_are_those_of_the_volume(orientation, axis):
     for plane, index in zip(planes, indices, strict=True):
         assert torch.equal(plane[0], volume[0, 0].select(axis, int(index)))
     assert len(draw_planes(volume.shape, orientation, 100)) == volume.shape[2 + axis]
+    other = torch.rand(1, 1, 5, 6, 7)
+    both = take_planes(torch.cat((volume, other)), orientation, indices)
+    assert torch.equal(both, torch.cat((planes, take_planes(other, orientation, indices))))

@@ -19,6 +19,7 @@ from isosr_models.ot_cyclegan import OTCycleGAN, OTCycleGANConfig, least_squares
 
 CPU = torch.device("cpu")
 SMALL = {"width": 4, "planes": 2}
+AVERAGED = {**SMALL, "average": 0.9}
 
 
 def _crops(count: int) -> list[torch.Tensor]:
@@ -27,8 +28,11 @@ def _crops(count: int) -> list[torch.Tensor]:
 
 
 def _weights(objective) -> dict[str, torch.Tensor]:
-    networks = {**objective.networks(), **objective.critics()}
-    return {f"{n}.{k}": v for n, net in networks.items() for k, v in net.state_dict().items()}
+    return {
+        f"{name}.{key}": value
+        for name, module in objective.modules().items()
+        for key, value in module.state_dict().items()
+    }
 
 
 def test_least_squares_by_hand():
@@ -101,7 +105,33 @@ def test_unknown_methods_and_parameters_are_refused():
         create_objective("ot-cyclegan", {"widht": 8}, CPU)
 
 
-def test_training_goes_on_from_a_checkpoint_as_if_never_interrupted(tmp_path):
+def test_the_restorer_is_the_average_of_the_weights_if_asked_for():
+    torch.manual_seed(0)
+    objective = create_objective("ot-cyclegan", {**AVERAGED, "learning_rate": 1e-2}, CPU)
+    weights = []
+    for crop in _crops(3):
+        objective.step(crop)
+        weights.append(objective.generator.head[0].weight.detach().clone())
+    # The first is copied; then the decay is n / (n + 10), below 0.9 until n is 90.
+    mean = weights[0]
+    for count, now in enumerate(weights[1:], start=1):
+        mean = mean + (now - mean) * (1 - count / (count + 10))
+    kept = objective.networks()["generator"].head[0].weight
+    assert torch.allclose(kept, mean)
+    assert not torch.allclose(kept, weights[-1])
+    plain = create_objective("ot-cyclegan", SMALL, CPU)
+    assert plain.networks()["generator"] is plain.generator
+
+
+def test_a_batch_is_judged_plane_by_plane():
+    torch.manual_seed(0)
+    objective = create_objective("ot-cyclegan", SMALL, CPU)
+    losses = objective.step(torch.cat(_crops(3)))
+    assert all(math.isfinite(v) for v in losses.values())
+
+
+@pytest.mark.parametrize("SMALL", [SMALL, AVERAGED], ids=["last", "average"])
+def test_training_goes_on_from_a_checkpoint_as_if_never_interrupted(tmp_path, SMALL):  # noqa: N803
     crops = _crops(6)
     torch.manual_seed(0)
     straight = create_objective("ot-cyclegan", SMALL, CPU)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -72,8 +73,6 @@ def test_bad_usage_exits_2_with_one_message(
     assert isosr(*arguments) == 2
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
-    import re
-
     assert re.search(message, shown)
     assert list(tmp_path.iterdir()) == []
 
@@ -89,7 +88,7 @@ def _cut(path):
         (lambda f: tifffile.imwrite(f / "slice3.tif", np.zeros((9, 9), np.uint16)), [], "slice3"),
         (lambda f: tifffile.imwrite(f / "slice4.tif", np.zeros((50, 45), np.uint8)), [], "slice4"),
         (lambda f: _cut(f / "slice5.tif"), [], r"slice5\.tif is cut short"),
-        (lambda f: None, None, "--voxel-size"),
+        (lambda _: None, None, "--voxel-size"),
         (lambda f: (f.parent / "out.zarr").mkdir(), [], r"out\.zarr exists; .* --overwrite"),
     ],
     ids=["empty", "shape", "dtype", "cut", "voxel size", "exists"],
@@ -97,15 +96,13 @@ def _cut(path):
 def test_bad_sources_exit_2_and_leave_nothing(
     isosr, tmp_path, slices, noise, capsys, spoil, options, named
 ):
-    import re
-
     folder = slices(noise)
     spoil(folder)
-    before = {p for p in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     size = ["--voxel-size", "1"] if options is not None else []
     assert isosr("convert", folder, tmp_path / "out.zarr", *size) == 2
     assert re.search(named, capsys.readouterr().err)
-    assert {p for p in tmp_path.rglob("*")} == before
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_unexpected_errors_exit_1_and_debug_adds_the_traceback(isosr, monkeypatch, capsys):
@@ -137,7 +134,7 @@ def test_info_for_people_and_programs(isosr, make_store, noise, capsys):
 def test_an_interrupted_convert_exits_75_and_resumes(tmp_path, number):
     rng = np.random.default_rng(0)
     source, out = tmp_path / "source.tif", tmp_path / "out.zarr"
-    voxels = rng.integers(0, 60000, (160, 160, 160), dtype=np.uint16)
+    voxels = rng.integers(0, 60000, (96, 96, 96), dtype=np.uint16)
     tifffile.imwrite(source, voxels, compression="zlib")
     command = [
         *(sys.executable, "-m", "isosr_pipeline", "convert", str(source), str(out)),

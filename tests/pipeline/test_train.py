@@ -67,7 +67,7 @@ def test_a_model_is_trained_and_described(store, tmp_path):
     description = read_description(tmp_path / "model")
     assert description.training["iterations"] == 4
     assert description.training["run"]["stores"][0]["id"] == Volume(store).require_own().id
-    rows = list(csv.DictReader((tmp_path / "model" / LOSSES).open()))
+    rows = list(csv.DictReader((tmp_path / "model" / LOSSES).read_text().splitlines()))
     assert [row["iteration"] for row in rows] == ["1", "2", "3", "4"]
     assert set(rows[0]) == {"iteration", "adversarial", "cycle", "discrimination"}
 

@@ -18,6 +18,7 @@ from isosr_models.checkpoint import (
 from isosr_models.layers import calibrate
 from isosr_models.methods import create_objective
 from isosr_models.model_folder import DESCRIPTION, read_description, save_model
+from isosr_models.ot_cyclegan import OTCycleGANConfig
 from isosr_models.patchgan import MIN_PLANE
 from isosr_pipeline.crops import Crops, check_crop
 from isosr_pipeline.devices import choose_device
@@ -37,7 +38,7 @@ from isosr_pipeline.training import LOSSES, optimise
 
 CALIBRATION_CROPS = 16
 _TRAINING, _CALIBRATION = 0, 1
-_METHOD_PARAMETERS = {"width", "blur", "start", "planes", "cycle_weight", "learning_rate"}
+_METHOD_PARAMETERS = set(OTCycleGANConfig.model_fields)
 _FREE_TO_CHANGE = {"loaders", "device"}
 
 
@@ -83,7 +84,7 @@ def train(
     torch.manual_seed(settings.seed)
     parameters = settings.model_dump(include=_METHOD_PARAMETERS)
     objective = create_objective(settings.method, parameters, device)
-    crops = _crops(stores, settings, objective.generator.stride)
+    crops = _crops(stores, settings, objective.restorer.stride)
     run = {
         "stores": [_identity(store) for store in stores],
         **settings.model_dump(mode="json", exclude=_FREE_TO_CHANGE),
@@ -98,7 +99,7 @@ def train(
         start = load_checkpoint(model, objective)
         reporter.say(f"going on from iteration {start.iterations}")
     progress = optimise(objective, crops, model, settings, start, reporter)
-    calibrate(objective.generator, _calibration_crops(crops, device))
+    calibrate(objective.restorer, _calibration_crops(crops, device))
     save_model(
         model,
         objective.networks(),

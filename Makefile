@@ -1,0 +1,33 @@
+# `make demo` and `make test` need git, make and Python 3.11; all else goes into .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: demo test lint types pytest clean
+
+demo: .venv/installed
+	rm -rf demo
+	mkdir demo
+	$(BIN)/isosr-pipeline simulate demo/blurred.tif --truth demo/truth.tif --scene neurites \
+		--shape 128 --photons 1000
+	$(BIN)/isosr-pipeline run examples/demo.yaml
+
+test: lint types pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed
+	$(BIN)/mypy
+
+pytest: .venv/installed
+	$(BIN)/pytest
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

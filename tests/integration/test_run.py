@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from isosr_pipeline.brain import read_brain
+from isosr_pipeline.store.volume import Volume
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize("name", ["brain.yaml", "demo.yaml"])
+def test_examples_are_valid(name):
+    read_brain(EXAMPLES / name)
+
+
+def test_a_brain_goes_all_the_way_and_is_not_done_twice(isosr, tmp_path, capsys):
+    blurred, truth = tmp_path / "blurred.tif", tmp_path / "truth.tif"
+    assert isosr("simulate", blurred, "--truth", truth, "--shape", 72) == 0
+    brain = yaml.safe_load((EXAMPLES / "demo.yaml").read_text())
+    brain |= {"source": "blurred.tif", "output": "out", "evaluate": {"reference": "truth.tif"}}
+    brain["train"] = {"width": 4, "crop": 32, "planes": 2, "iterations": 3, "device": "cpu"}
+    (tmp_path / "brain.yaml").write_text(yaml.safe_dump(brain))
+    assert isosr("run", tmp_path / "brain.yaml") == 0
+    shown = capsys.readouterr()
+    assert "PSNR (dB)" in shown.out
+    assert str(tmp_path / "out" / "restored.zarr") in shown.out.replace("\n", "")
+    for step in ("convert:", "train:", "restore:"):
+        assert step in shown.err
+    figures = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert figures["after"]["against_reference"]["psnr_db"] > 10
+    made = Volume(tmp_path / "out" / "restored.zarr").require_own().id
+
+    assert isosr("run", tmp_path / "brain.yaml") == 0
+    assert "already" in capsys.readouterr().err
+    assert Volume(tmp_path / "out" / "restored.zarr").require_own().id == made
+
+    brain["train"]["seed"] = 5
+    (tmp_path / "brain.yaml").write_text(yaml.safe_dump(brain))
+    assert isosr("run", tmp_path / "brain.yaml") == 2
+    assert "seed was 0 and is 5" in capsys.readouterr().err
