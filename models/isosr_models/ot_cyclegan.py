@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -141,8 +141,7 @@ class OTCycleGAN:
         """The generator, or the average of its weights."""
         if self._average is None:
             return self.generator
-        average: UNet3d = self._average.module
-        return average
+        return cast(UNet3d, self._average.module)
 
     def networks(self) -> dict[str, nn.Module]:
         """Return what a model folder keeps: the restorer, and the blur that it has learned."""

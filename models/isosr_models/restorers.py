@@ -45,6 +45,10 @@ class Restorer(Protocol):
         ...
 
 
+_LAYOUT = torch.channels_last_3d
+"""A third less memory and time than with channels first, measured on a CPU."""
+
+
 class IdentityRestorer:
     """Gives back what it is given: resampled only, the baseline of every comparison."""
 
@@ -77,17 +81,18 @@ class NetworkRestorer:
     def __init__(self, network: UNet3d, statistics: Statistics, device: torch.device) -> None:
         self.halo, self.stride = network.receptive_radius, network.stride
         self.saturates = not network.residual
-        # The peak is at the finest decoder: skip, concatenation (2w), its output and a copy of it.
-        self.bytes_per_voxel = 4 * 6 * network.width
+        # Measured for widths of 4 to 64 on a CPU, and what the block itself takes.
+        self.bytes_per_voxel = 18 * network.width + 48
         self.device = device
         if statistics == "frozen":
-            self._network = network.folded().to(device)
+            network = network.folded()
         else:
             use_statistics(network, "block")
-            self._network = network.to(device)
+        self._network = network.to(device)
+        self._network.to(memory_format=_LAYOUT)  # type: ignore[call-overload]
 
     @torch.no_grad()
     def __call__(self, block: Tensor) -> Tensor:
         """Restore a block, (1, 1, z, y, x) float32; the result is on the CPU."""
-        restored: Tensor = self._network(block.to(self.device))
+        restored: Tensor = self._network(block.to(self.device).to(memory_format=_LAYOUT))
         return restored.float().cpu()

@@ -123,14 +123,18 @@ def _expanded(value: Any, path: Path) -> Any:
 
 def _anchored(brain: Brain, folder: Path) -> Brain:
     """Make the paths of a brain absolute, from the folder of its file."""
+
+    def anchor(path: Path) -> Path:
+        return Path(os.path.normpath(folder / path))
+
     reference = brain.evaluate.reference
     return brain.model_copy(
         update={
-            "source": folder / brain.source,
-            "output": folder / brain.output,
-            "model": folder / brain.model if brain.model else None,
+            "source": anchor(brain.source),
+            "output": anchor(brain.output),
+            "model": anchor(brain.model) if brain.model else None,
             "evaluate": brain.evaluate.model_copy(
-                update={"reference": str(folder / reference) if reference else None}
+                update={"reference": str(anchor(Path(reference))) if reference else None}
             ),
         }
     )

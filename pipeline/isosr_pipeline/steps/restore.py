@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -187,9 +188,15 @@ def restore(
         output.fill_pyramid(client, reporter)
         figures = _figures(output)
         output.finish(volume.attributes.windows if volume.attributes else [], figures)
-        for name, count in figures.items():
-            if count:
-                reporter.say(f"{count} of {np.prod(spec.shape)} voxels were {name}")
+        for name, where in (
+            ("clipped", f"the range of {spec.dtype}"),
+            ("saturated", "the intensity window"),
+        ):
+            if figures[name]:
+                reporter.say(
+                    f"{figures[name]} of {math.prod(spec.shape)} voxels were {name}: they lay "
+                    f"outside {where}"
+                )
 
 
 def choose_block(settings: RestoreSettings, shard: Zyx, restorer: Restorer, memory: int) -> Zyx:
