@@ -1,9 +1,13 @@
-"""The device that networks run on, as asked for."""
+"""The device that networks run on, as asked for, and its memory."""
 
 from __future__ import annotations
 
-import torch
+from functools import partial
 
+import torch
+from distributed import Client
+
+from isosr_cluster.clients import LOCAL, OpenClient, memory_per_task, open_client
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.settings import Device
 
@@ -30,3 +34,44 @@ def choose_device(device: Device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if available else "cpu")
     return torch.device(device)
+
+
+def cluster_for(device: Device, cluster: str, workers: int | None) -> OpenClient:
+    """Return how to connect to a cluster for work on a device.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda"}
+    cluster : str
+        ``"local"`` or the address of a scheduler.
+    workers : int or None
+        Processes on this machine. None: one a core; on a GPU one, which has it for itself.
+    """
+    if cluster == LOCAL and workers is None and choose_device(device).type == "cuda":
+        workers = 1
+    return partial(open_client, cluster, workers)
+
+
+def memory_of_task(client: Client, device: Device) -> int:
+    """Return the memory in bytes that a network may use on the smallest worker of a cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    device : {"auto", "cpu", "cuda"}
+
+    Raises
+    ------
+    InputError
+        When a GPU is asked for and a worker has none.
+    """
+    on_gpus = [found for found in client.run(_gpu_memory, device).values() if found is not None]
+    return min(on_gpus) if on_gpus else memory_per_task(client)
+
+
+def _gpu_memory(device: Device) -> int | None:
+    """Return the free memory of the worker's GPU in bytes, None where networks use the CPU."""
+    if choose_device(device).type != "cuda":
+        return None
+    free, _total = torch.cuda.mem_get_info()
+    return int(free)

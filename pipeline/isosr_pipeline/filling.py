@@ -78,5 +78,6 @@ def _describe(failures: list[str], total: int, label: str) -> str:
     rest = f"\n  and {more} more" if more > 0 else ""
     return (
         f"{label}: {len(failures)} of {total} regions failed:\n  {shown}{rest}\n"
-        "the others are done and kept; mend the cause, then run the same command with --resume"
+        "the others are done and kept; mend the cause, then go on with --resume "
+        "(run does so by itself)"
     )

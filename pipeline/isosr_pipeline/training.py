@@ -68,8 +68,8 @@ def optimise(
                 clock.checkpointed()
             if stopping():
                 raise InterruptedRunError(
-                    f"interrupted at iteration {clock.progress.iterations}; all is saved: run the "
-                    "same command with --resume to go on"
+                    f"interrupted at iteration {clock.progress.iterations}; all is saved: go on "
+                    "with --resume (run does so by itself)"
                 )
     raise RuntimeError("the endless series of crops has ended")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def command(
     MODEL may be the word identity: the volume is resampled to isotropic voxels, nothing more.
     """
     settings = settings_from(RestoreSettings, given)
-    from isosr_cluster.clients import open_client
+    from isosr_pipeline.devices import cluster_for
     from isosr_pipeline.progress import reporter_for
     from isosr_pipeline.steps.restore import restore
 
@@ -56,7 +55,7 @@ def command(
         model,
         out,
         settings,
-        partial(open_client, cluster, workers),
+        cluster_for(settings.device, cluster, workers),
         if_exists=if_exists,
         reporter=reporter_for(sys.stderr),
     )

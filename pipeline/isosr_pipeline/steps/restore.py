@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isosr_cluster.clients import OpenClient, memory_per_task
+from isosr_cluster.clients import OpenClient
 from isosr_models.model_folder import Description, identity, load_restorer, read_description
 from isosr_models.restorers import Restorer
-from isosr_pipeline.devices import choose_device
+from isosr_pipeline.devices import choose_device, memory_of_task
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.filling import fill
 from isosr_pipeline.geometry import Box, Region, Zyx, blocks, context
@@ -167,7 +167,7 @@ def restore(
     volume.require_complete()
     view = IsotropicView(volume)
     description = None if model == IDENTITY else read_description(Path(model))
-    restorer = load(model, settings.device)
+    restorer = load(model, "cpu")
     if settings.halo < restorer.halo:
         raise InputError(
             f"halo is {settings.halo} voxels, and the receptive field of {model} reaches "
@@ -181,7 +181,9 @@ def restore(
         return
     with ExitStack() as stack:
         client = stack.enter_context(open_client())
-        block = choose_block(settings, spec.shard, restorer, memory_per_task(client))
+        block = choose_block(
+            settings, spec.shard, restorer, memory_of_task(client, settings.device)
+        )
         job = RestoreRegion(store, out, model, block, settings.halo, windows, settings.device)
         output = stack.enter_context(begin_output(out, spec, history, if_exists))
         fill(client, output.volume.regions(), job, output.ledger, reporter, _LABEL)

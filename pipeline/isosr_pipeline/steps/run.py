@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-import isosr_cluster.clients
+from isosr_cluster.clients import open_client
 from isosr_pipeline.brain import Brain
+from isosr_pipeline.devices import cluster_for
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.steps.convert import convert
 from isosr_pipeline.steps.evaluate import Evaluation, evaluate
@@ -27,10 +28,14 @@ def run(brain: Brain, *, reporter: Reporter | None = None) -> Evaluation:
         What any of the steps raises. What was done until then is kept.
     """
     reporter = reporter or SilentReporter()
-    cluster = partial(isosr_cluster.clients.open_client, brain.cluster, brain.workers)
     model = brain.trained_model
     convert(
-        brain.source, brain.store, brain.convert, cluster, if_exists="resume", reporter=reporter
+        brain.source,
+        brain.store,
+        brain.convert,
+        partial(open_client, brain.cluster, brain.workers),
+        if_exists="resume",
+        reporter=reporter,
     )
     if brain.model is None:
         train([brain.store], model, brain.train, if_exists="resume", reporter=reporter)
@@ -39,7 +44,7 @@ def run(brain: Brain, *, reporter: Reporter | None = None) -> Evaluation:
         str(model),
         brain.restored,
         brain.restore,
-        cluster,
+        cluster_for(brain.restore.device, brain.cluster, brain.workers),
         if_exists="resume",
         reporter=reporter,
     )
