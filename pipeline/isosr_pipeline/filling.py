@@ -35,7 +35,6 @@ def fill(
     job : callable
         Picklable; returns a dict that must have ``"bytes"``, the uncompressed bytes written.
     ledger : Ledger
-        Regions are recorded in it as ``label/index``.
     reporter : Reporter
     label : str
         Name of this pass over the store, unique in its ledger.
@@ -45,17 +44,17 @@ def fill(
     WorkFailedError
         When regions failed.
     """
-    finished = sum(key.startswith(f"{label}/") for key in ledger.done)
-    pending = (region for region in grid if f"{label}/{region.index}" not in ledger.done)
+    done = ledger.done[label]
+    pending = (grid[index] for index in range(len(grid)) if index not in done)
     failures: list[str] = []
     begin = time.monotonic()
     size = 0
-    with reporter.task(label, len(grid), "regions", finished) as advance:
+    with reporter.task(label, len(grid), "regions", len(done)) as advance:
         for outcome in run_tasks(client, job, pending, may_pass=_may_pass):
             if outcome.error is not None or outcome.value is None:
                 failures.append(f"{outcome.item}: {outcome.error or 'no result'}")
                 continue
-            ledger.record(f"{label}/{outcome.item.index}", outcome.value)
+            ledger.record(label, outcome.item.index, outcome.value)
             size += outcome.value["bytes"]
             rate = size / 1e6 / max(time.monotonic() - begin, 1e-9)
             advance(1, f"{rate:.1f} MB/s")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -47,8 +48,8 @@ class Ledger:
 
     Attributes
     ----------
-    done : dict of str to dict
-        What was recorded for each finished region, by its key.
+    done : dict of str to set of int
+        Numbers of the regions that are done, for each pass over the store.
 
     Raises
     ------
@@ -60,7 +61,7 @@ class Ledger:
 
     def __init__(self, store: Path, making: Mapping[str, Any]) -> None:
         self.path = store / FILE
-        self.done: dict[str, dict[str, Any]] = {}
+        self.done: defaultdict[str, set[int]] = defaultdict(set)
         self._file = self.path.open("a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,7 +86,7 @@ class Ledger:
             if number == 0:
                 self._compare(entry, making)
             else:
-                self.done[entry["key"]] = entry["result"]
+                self.done[entry["pass"]].add(entry["region"])
             good += len(line)
         self._file.truncate(good)
         if good == 0:
@@ -99,10 +100,28 @@ class Ledger:
                 "same input and parameters, or start again with --overwrite"
             )
 
-    def record(self, key: str, result: Mapping[str, Any]) -> None:
-        """Record that a region is done, durably, with what its task returned."""
-        self.done[key] = dict(result)
-        self._append({"key": key, "result": self.done[key]})
+    def record(self, name: str, region: int, result: Mapping[str, Any]) -> None:
+        """Record that a region is done, durably, with what its task returned.
+
+        Parameters
+        ----------
+        name : str
+            Of the pass over the store, such as ``"convert"`` or ``"level 1"``.
+        region : int
+        result : mapping
+            Anything that JSON can hold.
+        """
+        self._append({"pass": name, "region": region, "result": dict(result)})
+        self.done[name].add(region)
+
+    def results(self, name: str) -> Iterator[dict[str, Any]]:
+        """Read back what was recorded for each region of a pass; none is kept in memory."""
+        with self.path.open("rb") as file:
+            next(file)
+            for line in file:
+                entry = json.loads(line)
+                if entry["pass"] == name:
+                    yield entry["result"]
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")

@@ -131,7 +131,6 @@ def _windows(output: Output) -> list[list[Window]]:
     """Find the intensity windows of each channel from the histograms of its regions."""
     channels = range(output.volume.shape[0])
     histograms = [Histogram(output.volume.dtype) for _ in channels]
-    for key, result in output.ledger.done.items():
-        if key.startswith(f"{_LEVEL_0}/"):
-            histograms[result["channel"]].add_encoded(result["histogram"])
+    for result in output.ledger.results(_LEVEL_0):
+        histograms[result["channel"]].add_encoded(result["histogram"])
     return [[h.window(CONFOCAL), h.window(LIGHT_SHEET)] for h in histograms]

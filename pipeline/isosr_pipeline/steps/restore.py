@@ -288,8 +288,8 @@ def _provenance(
 
 
 def _figures(output: Output) -> dict[str, int]:
-    results = [r for key, r in output.ledger.done.items() if key.startswith(f"{_LABEL}/")]
-    return {
-        "clipped": sum(r["clipped"] for r in results),
-        "saturated": sum(r["saturated"] for r in results),
-    }
+    figures = {"clipped": 0, "saturated": 0}
+    for result in output.ledger.results(_LABEL):
+        for name in figures:
+            figures[name] += result[name]
+    return figures
