@@ -105,6 +105,16 @@ def test_bad_sources_exit_2_and_leave_nothing(
     assert set(tmp_path.rglob("*")) == before
 
 
+def test_a_multi_page_tiff_cut_short_exits_2_and_leaves_nothing(isosr, tmp_path, noise, capsys):
+    path = tmp_path / "volume.tif"
+    tifffile.imwrite(path, noise)
+    _cut(path)
+    _cut(path)
+    assert isosr("convert", path, tmp_path / "out.zarr", "--voxel-size", "1") == 2
+    assert "volume.tif is cut short or damaged" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_unexpected_errors_exit_1_and_debug_adds_the_traceback(isosr, monkeypatch, capsys):
     def fail(_path):
         raise RuntimeError("the sky fell")

@@ -8,6 +8,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isosr_pipeline.engine.ledger import FILE, Ledger
 from isosr_pipeline.errors import (
     BusyError,
     InputError,
@@ -16,7 +17,6 @@ from isosr_pipeline.errors import (
     WorkFailedError,
 )
 from isosr_pipeline.geometry import Box, Zyx
-from isosr_pipeline.ledger import FILE, Ledger
 from isosr_pipeline.settings import ConvertSettings
 from isosr_pipeline.steps.convert import convert
 from isosr_pipeline.store.pyramid import downsample

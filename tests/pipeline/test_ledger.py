@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from isosr_pipeline.engine.ledger import FILE, Ledger, count_done
 from isosr_pipeline.errors import BusyError, ResumeError
-from isosr_pipeline.ledger import FILE, Ledger, count_done
 
 MAKING = {"source": "a.tif", "parameters": {"chunk": [64, 64, 64]}}
 

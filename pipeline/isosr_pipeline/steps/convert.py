@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from isosr_cluster.clients import OpenClient
+from isosr_pipeline.engine.filling import fill
+from isosr_pipeline.engine.output import Output, begin_output, check_output, versions
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.filling import fill
 from isosr_pipeline.geometry import Region, Zyx
-from isosr_pipeline.output import Output, begin_output, check_output, versions
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import ConvertSettings, IfExists
 from isosr_pipeline.sources import Source, open_source

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from isosr_pipeline.engine.ledger import count_done
 from isosr_pipeline.isotropic import IsotropicView
-from isosr_pipeline.ledger import count_done
 from isosr_pipeline.store.volume import Volume
 
 

@@ -17,11 +17,11 @@ from isosr_cluster.clients import OpenClient
 from isosr_models.model_folder import Description, identity, load_restorer, read_description
 from isosr_models.restorers import Restorer
 from isosr_pipeline.devices import choose_device, memory_of_task
+from isosr_pipeline.engine.filling import fill
+from isosr_pipeline.engine.output import Output, begin_output, check_output, versions
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.filling import fill
 from isosr_pipeline.geometry import Box, Region, Zyx, blocks, context
 from isosr_pipeline.isotropic import IsotropicView
-from isosr_pipeline.output import Output, begin_output, check_output, versions
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import DEFAULT_PERCENTILES, Device, IfExists, RestoreSettings
 from isosr_pipeline.store.metadata import Provenance

@@ -22,6 +22,8 @@ from isosr_models.ot_cyclegan import OTCycleGANConfig
 from isosr_models.patchgan import MIN_PLANE
 from isosr_pipeline.crops import Crops, check_crop
 from isosr_pipeline.devices import choose_device
+from isosr_pipeline.engine.ledger import differences
+from isosr_pipeline.engine.output import versions
 from isosr_pipeline.errors import (
     InputError,
     OutputExistsError,
@@ -29,8 +31,6 @@ from isosr_pipeline.errors import (
 )
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.isotropic import IsotropicView
-from isosr_pipeline.ledger import differences
-from isosr_pipeline.output import versions
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import DEFAULT_PERCENTILES, IfExists, TrainSettings
 from isosr_pipeline.store.volume import Volume

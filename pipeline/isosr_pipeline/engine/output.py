@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from distributed import Client
 
+from isosr_pipeline.engine.filling import fill
+from isosr_pipeline.engine.ledger import Ledger, differences
 from isosr_pipeline.errors import OutputExistsError, ResumeError
-from isosr_pipeline.filling import fill
 from isosr_pipeline.geometry import Region, Zyx, blocks
-from isosr_pipeline.ledger import Ledger, differences
 from isosr_pipeline.progress import Reporter
 from isosr_pipeline.settings import IfExists
 from isosr_pipeline.store.intensity import Window

@@ -10,9 +10,9 @@ from typing import Any
 from distributed import Client
 
 from isosr_cluster.runner import run_tasks
+from isosr_pipeline.engine.ledger import Ledger
 from isosr_pipeline.errors import IsosrError, WorkFailedError
 from isosr_pipeline.geometry import Region, RegionGrid
-from isosr_pipeline.ledger import Ledger
 from isosr_pipeline.progress import Reporter
 
 Job = Callable[[Region], dict[str, Any]]

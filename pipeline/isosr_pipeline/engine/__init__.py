@@ -1,0 +1,1 @@
+"""Fills stores region by region: outputs begun and resumed, a ledger of what is done."""
