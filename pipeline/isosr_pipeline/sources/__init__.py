@@ -54,16 +54,19 @@ def _open_folder(path: Path, asked: Selection) -> Source:
 
 
 def _open_file(path: Path, asked: Selection) -> Source:
-    from isosr_pipeline.sources import tiff
+    from isosr_pipeline.sources import hdf5, tiff
 
     _refuse(asked.channel_pattern, "--channel-pattern", f"{path} is a file")
     suffix = path.suffix.lower()
     if suffix in tiff.SUFFIXES:
         _refuse(asked.array, f"{SEPARATOR}{asked.array}", f"{path} is a TIFF file")
         return tiff.open_tiff_source(path, asked)
-    known = ", ".join(tiff.SUFFIXES)
+    if suffix in hdf5.SUFFIXES or hdf5.is_hdf5(path):
+        return hdf5.open_hdf5_source(path, asked)
+    known = ", ".join((*tiff.SUFFIXES, *hdf5.SUFFIXES))
     raise InputError(
-        f"{path} has the suffix {path.suffix!r}; sources are {known} files, folders of TIFF slices"
+        f"{path} has the suffix {path.suffix!r} and is no HDF5 file; sources are {known} files, "
+        "folders of TIFF slices"
     )
 
 
