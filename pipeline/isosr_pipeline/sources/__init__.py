@@ -54,16 +54,18 @@ def _open_folder(path: Path, asked: Selection) -> Source:
 
 
 def _open_file(path: Path, asked: Selection) -> Source:
-    from isosr_pipeline.sources import hdf5, tiff
+    from isosr_pipeline.sources import hdf5, imaris, tiff
 
     _refuse(asked.channel_pattern, "--channel-pattern", f"{path} is a file")
     suffix = path.suffix.lower()
     if suffix in tiff.SUFFIXES:
         _refuse(asked.array, f"{SEPARATOR}{asked.array}", f"{path} is a TIFF file")
         return tiff.open_tiff_source(path, asked)
+    if suffix in imaris.SUFFIXES:
+        return imaris.open_imaris_source(path, asked)
     if suffix in hdf5.SUFFIXES or hdf5.is_hdf5(path):
         return hdf5.open_hdf5_source(path, asked)
-    known = ", ".join((*tiff.SUFFIXES, *hdf5.SUFFIXES))
+    known = ", ".join((*tiff.SUFFIXES, *hdf5.SUFFIXES, *imaris.SUFFIXES))
     raise InputError(
         f"{path} has the suffix {path.suffix!r} and is no HDF5 file; sources are {known} files, "
         "folders of TIFF slices"
