@@ -42,6 +42,14 @@ def open_source(location: str | Path, selection: Selection | None = None) -> Sou
 
 
 def _open_folder(path: Path, asked: Selection) -> Source:
+    # Each format's library is loaded when it is needed.
+    from isosr_pipeline.sources.containers import is_container
+
+    if is_container(path):
+        from isosr_pipeline.sources.zarr_arrays import open_array_source
+
+        _refuse(asked.channel_pattern, "--channel-pattern", f"{path} is a Zarr or N5 container")
+        return open_array_source(path, asked)
     from isosr_pipeline.sources.channel_folders import open_channel_folders
     from isosr_pipeline.sources.layout import pick_time
     from isosr_pipeline.sources.slices import open_slice_folder
@@ -68,7 +76,7 @@ def _open_file(path: Path, asked: Selection) -> Source:
     known = ", ".join((*tiff.SUFFIXES, *hdf5.SUFFIXES, *imaris.SUFFIXES))
     raise InputError(
         f"{path} has the suffix {path.suffix!r} and is no HDF5 file; sources are {known} files, "
-        "folders of TIFF slices"
+        "folders of TIFF slices, and Zarr and N5 folders"
     )
 
 
