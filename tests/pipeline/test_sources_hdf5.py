@@ -141,6 +141,22 @@ def test_damaged_files_are_named(tmp_path, noise):
         source.read(0, Box.whole(noise.shape))
 
 
+@settings(max_examples=150)
+@given(damage=st.lists(st.tuples(st.integers(0, 6000), st.integers(0, 255)), min_size=1))
+def test_damage_anywhere_is_an_error_that_names_the_file(tmp_path, noise, damage):
+    path = tmp_path / "damaged.h5"
+    content = bytearray(write(path, raw=(noise[:20, :20, :20], FLAVOURS["gzip"])).read_bytes())
+    for position, value in damage:
+        content[position % len(content)] = value
+    path.write_bytes(content)
+    try:
+        source = open_source(path)
+        message = f"{source.read(0, Box(Zyx(0, 0, 0), Zyx(1, 1, 1)))} of {path}"
+    except InputError as error:
+        message = str(error)
+    assert "damaged.h5" in message
+
+
 def test_a_file_that_changes_under_way_is_named(tmp_path, noise):
     path = write(tmp_path / "volume.h5", raw=(noise, {}))
     source = open_source(path)

@@ -83,6 +83,7 @@ def write_ome(path, image, axes, *, version="0.5", unit="micrometer", levels=2, 
     return path
 
 
+MARKS = ("attributes.json", ".zarray", ".zattrs", "zarr.json")
 ZARRS = {
     "v3": {},
     "v3 shards": {"shards": (32, 32, 32)},
@@ -125,8 +126,7 @@ def test_any_box_of_any_flavour_is_read(container, noise, data):
 
 def test_damaged_chunks_are_named(container, noise):
     source = open_source(container)
-    marks = ("attributes.json", ".zarray", ".zattrs", "zarr.json")
-    chunks = [p for p in container.rglob("*") if p.is_file() and p.name not in marks]
+    chunks = [p for p in container.rglob("*") if p.is_file() and p.name not in MARKS]
     for chunk in chunks:
         chunk.write_bytes(b"\xff" * 7)
     with pytest.raises(InputError, match=r"volume\.\w+, z 0:40, y 0:50, x 0:45 can't be read"):
@@ -191,6 +191,12 @@ def test_ome_zarr_axes_and_levels(tmp_path, noise, axes, version):
     coarse = open_source(f"{path}::scale1", Selection(time=0 if "t" in axes else None))
     assert coarse.voxel_size == (4.0, 0.5, 0.25)
     assert coarse.shape[1:] == (20, 25, 23)
+    same = open_source(path / "scale1", Selection(time=0 if "t" in axes else None))
+    assert (same.path, same.selection, same.voxel_size) == (
+        path,
+        coarse.selection,
+        (4.0, 0.5, 0.25),
+    )
 
 
 def test_units_of_ome_zarr(tmp_path, noise):
@@ -299,6 +305,48 @@ def test_unsupported_dtypes_are_refused(tmp_path, dtype):
     )
     with pytest.raises(InputError, match=r"bad\.zarr"):
         open_source(path)
+
+
+JUNK = [None, 0, -1, float("inf"), 2**70, "x", "..", [], {}, [None], [{}], {"a": 1}]
+
+
+def places(value, place=()):
+    """Yield the way to everything in JSON."""
+    if place:
+        yield place
+    items = enumerate(value) if isinstance(value, list) else ()
+    for key, inner in value.items() if isinstance(value, dict) else items:
+        yield from places(inner, (*place, key))
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5", "n5"])
+@settings(max_examples=100)
+@given(data=st.data())
+def test_nonsense_in_metadata_is_an_error_that_names_the_container(tmp_path, noise, version, data):
+    path = tmp_path / f"image.{'n5' if version == 'n5' else 'zarr'}"
+    if path.exists():
+        pass
+    elif version == "n5":
+        write_n5(path, noise[:4], {"pixelResolution": {"dimensions": [1, 2, 3], "unit": "um"}})
+    else:
+        write_ome(path, noise[None, :4], "czyx", version=version)
+    marks = sorted(p for p in path.rglob("*") if p.name in MARKS and len(p.read_text()) > 20)
+    mark = data.draw(st.sampled_from(marks))
+    text = mark.read_text()
+    content = json.loads(text)
+    *way, last = data.draw(st.sampled_from(list(places(content))))
+    inner = content
+    for key in way:
+        inner = inner[key]
+    inner[last] = data.draw(st.sampled_from(JUNK))
+    mark.write_text(json.dumps(content))
+    try:
+        message = f"{open_source(path).read(0, Box(Zyx(0, 0, 0), Zyx(1, 1, 1)))} of {path}"
+    except InputError as error:
+        message = str(error)
+    finally:
+        mark.write_text(text)
+    assert path.name in message
 
 
 def test_stores_that_are_cut_short_are_refused(tmp_path, noise, make_store):

@@ -46,9 +46,11 @@ def micrometres(unit: str) -> float | None:
 
 def positive_lengths(values: Any) -> tuple[float, float, float] | None:
     """Return three lengths, or None unless they are three positive finite numbers."""
+    if isinstance(values, (str, bytes)):
+        return None
     try:
         lengths = [float(value) for value in values]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if len(lengths) != 3 or not all(0 < n < math.inf for n in lengths):
         return None

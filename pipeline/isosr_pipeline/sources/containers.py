@@ -16,7 +16,11 @@ Driver = Literal["zarr3", "zarr", "n5"]
 """Format of an array, by tensorstore's name for it."""
 
 _MARKS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
+_GROUP_MARKS = ("zarr.json", ".zgroup", ".zattrs", "attributes.json")
 _DEEPEST = 12
+
+# What reading damaged metadata raises.
+_FAILURES = (OSError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,18 @@ def is_container(path: Path) -> bool:
     return has_n5 and not any(p.suffix.lower() in SUFFIXES for p in path.iterdir())
 
 
+def root_of(folder: Path) -> tuple[Path, str]:
+    """Return the container that a folder lies in, and the folder's name in it.
+
+    What lies above an array may say how large its voxels are: an array that is given as a folder,
+    ``image.zarr/0``, is read like ``image.zarr::0``.
+    """
+    root, name = folder, ""
+    while root.parent != root and any((root.parent / m).is_file() for m in _GROUP_MARKS):
+        root, name = root.parent, f"{root.name}/{name}".strip("/")
+    return root, name
+
+
 def read_node(container: Path, name: str) -> Node | None:
     """Read what a folder in a container is; None if it is neither group nor array.
 
@@ -77,7 +93,7 @@ def read_node(container: Path, name: str) -> Node | None:
         return None
     try:
         return _node(folder, name)
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except _FAILURES as error:
         raise InputError(
             f"{folder}: the metadata can't be read ({error}); they are damaged or cut short: "
             "copy the container again"

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from isosr_pipeline.errors import InputError
+from isosr_pipeline.errors import InputError, IsosrError
 from isosr_pipeline.geometry import Box
 from isosr_pipeline.sources.base import numbered_channels
 from isosr_pipeline.sources.calibration import positive_lengths
@@ -24,6 +24,9 @@ from isosr_pipeline.store.intensity import check_dtype
 
 SUFFIXES = (".h5", ".hdf5", ".hdf")
 _MOST_LINKS = 32
+
+# What h5py raises for files that are damaged or hold what NumPy has no type for.
+_FAILURES = (OSError, RuntimeError, ValueError, KeyError, TypeError)
 
 # HDF5 does one thing at a time in a process anyway; with the lock, no thread closes a file that
 # another one has just opened.
@@ -115,18 +118,19 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     Raises
     ------
     InputError
-        When it can't be read as HDF5.
+        When it can't be read as HDF5, now or while it is open.
     """
     with _LOCK:
         try:
-            file = h5py.File(path, "r", locking="best-effort")
-        except OSError as error:
+            with h5py.File(path, "r", locking="best-effort") as file:
+                yield file
+        except _FAILURES as error:
+            if isinstance(error, IsosrError):
+                raise
             raise InputError(
                 f"{path} can't be read as HDF5 ({error}): it is damaged, cut short, being "
                 "written, or of another format; copy it again"
             ) from error
-        with file:
-            yield file
 
 
 def dataset_in(file: Any, name: str, path: Path) -> Any:
@@ -150,7 +154,7 @@ def dataset_in(file: Any, name: str, path: Path) -> Any:
         program read other files.
     """
     found = follow(file, name, path)
-    if not isinstance(found, h5py.Dataset):
+    if not _is_dataset(found):
         names = shown(_datasets(file))
         raise InputError(f"{path} has no dataset {name!r}; it has {names}")
     virtual = found.virtual_sources() if found.is_virtual else []
@@ -204,7 +208,7 @@ def read_part(dataset: Any, index: tuple[int | slice, ...], where: str) -> NDArr
     """
     try:
         return np.asarray(dataset[index])
-    except (OSError, RuntimeError, ValueError) as error:
+    except _FAILURES as error:
         raise InputError(
             f"{where} can't be read ({error}): the file is damaged; copy it again"
         ) from error
@@ -260,5 +264,5 @@ def _axes(dataset: Any) -> str | None:
     try:
         tags = json.loads(dataset.attrs.get("axistags", ""))
         return "".join(str(axis["key"]) for axis in tags["axes"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -15,7 +15,7 @@ from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box
 from isosr_pipeline.sources.base import numbered_channels
 from isosr_pipeline.sources.calibration import n5_voxel_size, positive_lengths
-from isosr_pipeline.sources.containers import Driver, Node, images, parents, read_node
+from isosr_pipeline.sources.containers import Driver, Node, images, parents, read_node, root_of
 from isosr_pipeline.sources.layout import Layout, check_unchanged, lay_out
 from isosr_pipeline.sources.selection import SEPARATOR, Selection, shown, the_only
 from isosr_pipeline.store.intensity import check_dtype
@@ -96,7 +96,8 @@ def open_array_source(path: Path, selection: Selection) -> ArraySource:
         When there is no such array, or several and none is named; or it is damaged, leads out of
         the container, is no volume, or a time series of which no point was picked.
     """
-    node = _find(path, selection.array or "")
+    path, name = root_of(path)
+    node = _find(path, _join(name, selection.array or ""))
     group, level = _image_of(path, node)
     if group is not None:
         own = read_own(group.attributes, _where(path, group.name))

@@ -18,6 +18,9 @@ UNITS = {
 }
 """Lengths in µm of the units that OME-Zarr names."""
 
+# What reading an attribute of another form raises.
+_FAILURES = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
+
 
 @dataclass(frozen=True)
 class Multiscale:
@@ -73,7 +76,9 @@ def read_multiscale(attributes: dict[str, Any], where: str) -> Multiscale:
         labels = tuple(str(c.get("label", "")) for c in ome.get("omero", {}).get("channels", []))
         if not paths:
             raise KeyError("datasets")
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        if any(len(scale) != len(axes) for scale in scales):
+            raise ValueError(f"scales must have a number for each of the axes {axes}")
+    except _FAILURES as error:
         raise InputError(
             f"{where} is not an OME-Zarr image (no usable multiscales attribute: {error!r}); "
             "give an image of OME-Zarr 0.4 or 0.5, such as convert writes"
