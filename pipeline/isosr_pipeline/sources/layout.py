@@ -122,7 +122,7 @@ def pick_time(count: int, time: int | None, where: str) -> int:
     if time is not None and not 0 <= time < count:
         raise InputError(
             f"{where} has {count} time {'point' if count == 1 else 'points'}, and --time {time} "
-            f"was asked for; they count from 0: give 0 to {count - 1}"
+            f"was asked for; {'leave it out' if count == 1 else f'give 0 to {count - 1}'}"
         )
     return time or 0
 
