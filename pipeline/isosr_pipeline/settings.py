@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -74,6 +75,10 @@ class ConvertSettings(Settings):
     ----------
     voxel_size : tuple of 3 floats or None
         In µm, order z, y, x; None: as the source says.
+    time : int or None
+        Time point of a series, from 0; None: there is only one.
+    channel_pattern : str or None
+        Glob of the sub-folders that are the channels of a folder; None: it holds the slices.
     chunk : tuple of 3 ints
         What is compressed together, in voxels.
     shard : tuple of 3 ints or None
@@ -81,6 +86,8 @@ class ConvertSettings(Settings):
     """
 
     voxel_size: VoxelSize | None = None
+    time: NonNegativeInt | None = None
+    channel_pattern: str | None = None
     chunk: Lengths = (64, 64, 64)
     shard: Lengths | None = None
 

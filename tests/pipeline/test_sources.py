@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from isosr_pipeline.errors import InputError, MissingInputError
 from isosr_pipeline.geometry import Box, Zyx
-from isosr_pipeline.sources import open_source
+from isosr_pipeline.sources import Selection, open_source
 from isosr_pipeline.sources.calibration import micrometres
 from isosr_pipeline.sources.slices import natural_key
 
@@ -117,12 +117,48 @@ def test_time_series_and_colour_are_refused(tmp_path):
     series = np.zeros((3, 5, 32, 32), np.uint8)
     path = tmp_path / "time.tif"
     tifffile.imwrite(path, series, imagej=True, metadata={"axes": "TZYX"})
-    with pytest.raises(InputError, match="time series"):
+    with pytest.raises(InputError, match="time series of 3 points; pick one with --time N"):
         open_source(path)
     path = tmp_path / "colour.tif"
     tifffile.imwrite(path, np.zeros((5, 32, 32, 3), np.uint8), photometric="rgb")
     with pytest.raises(InputError, match="grey values"):
         open_source(path)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("axes", ["TZCYX", "CTZYX", "TZYX", "TCYX"])
+def test_a_time_point_is_picked(tmp_path, noise, axes, compression):
+    lengths = dict(zip("TCZYX", (3, 2, *noise.shape), strict=True))
+    shape = [lengths[axis] for axis in axes]
+    series = np.random.default_rng(1).integers(0, 60000, shape, dtype=np.uint16)
+    path = tmp_path / "series.tif"
+    tifffile.imwrite(path, series, ome=True, metadata={"axes": axes}, compression=compression)
+    source = pickle.loads(pickle.dumps(open_source(path, Selection(time=2))))  # noqa: S301
+    assert source.selection == Selection(time=2)
+    expected = series.take(2, axis=axes.index("T"))
+    for channel in range(source.shape[0]):
+        kept = axes.replace("T", "")
+        volume = expected.take(channel, axis=kept.index("C")) if "C" in kept else expected
+        volume = volume.reshape(source.shape[1:])
+        box = Box(Zyx(0, 2, 3), Zyx(source.shape[1], 40, 45))
+        assert (source.read(channel, box) == volume[box.slices]).all()
+    with pytest.raises(InputError, match=r"has 3 time points, and --time 3 was asked"):
+        open_source(path, Selection(time=3))
+
+
+def test_options_that_mean_nothing_are_refused(tmp_path, slices, noise):
+    path = tmp_path / "volume.tif"
+    tifffile.imwrite(path, noise)
+    folder = slices(noise)
+    for location in (path, folder):
+        with pytest.raises(InputError, match="1 time point, and --time 1 was asked"):
+            open_source(location, Selection(time=1))
+        with pytest.raises(InputError, match="for which ::raw means nothing"):
+            open_source(f"{location}::raw")
+    with pytest.raises(InputError, match="--channel-pattern means nothing"):
+        open_source(path, Selection(channel_pattern="*"))
+    (tmp_path / "a::b.tif").write_bytes(path.read_bytes())
+    assert open_source(tmp_path / "a::b.tif").shape == (1, *noise.shape)
 
 
 def test_slices_are_in_natural_order(slices, noise):

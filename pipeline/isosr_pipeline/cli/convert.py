@@ -27,6 +27,13 @@ from isosr_pipeline.settings import ConvertSettings, IfExists
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path(path_type=Path))
 @setting(ConvertSettings, "voxel_size", "Z,Y,X", "Voxel size in µm, in place of the source's.")
+@setting(ConvertSettings, "time", "N", "Time point of a series, from 0.")
+@setting(
+    ConvertSettings,
+    "channel_pattern",
+    "GLOB",
+    "Sub-folders that are the channels, such as 'Ex_*'; each holds slices.",
+)
 @setting(ConvertSettings, "chunk", "Z,Y,X", "What is compressed together, in voxels.")
 @setting(ConvertSettings, "shard", "Z,Y,X", "What is one file, in voxels; default: from the shape.")
 @existing_options
@@ -39,7 +46,10 @@ def command(
     workers: int | None,
     **given: Any,
 ) -> None:
-    """Convert SOURCE, a multi-page TIFF or a folder of TIFF slices, to the OME-Zarr STORE.
+    """Convert SOURCE to the OME-Zarr STORE.
+
+    SOURCE is a TIFF, HDF5 or Imaris file, a folder of TIFF slices, or a Zarr, OME-Zarr or N5
+    folder. Where a file or folder holds several arrays, write PATH::ARRAY.
 
     Voxels are kept as they are; a pyramid and the intensity windows are added.
     """

@@ -9,14 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isosr_pipeline.geometry import Box
+from isosr_pipeline.sources.selection import Selection
 
 
 class Source(Protocol):
-    """An image that can be converted; small and picklable, so that it travels to workers."""
+    """An image that can be converted; small and picklable, so that it travels to workers.
+
+    It holds no open file: `read` opens what it needs, and may be called in several threads.
+    """
 
     @property
     def path(self) -> Path:
         """File or folder."""
+        ...
+
+    @property
+    def selection(self) -> Selection:
+        """What is read of `path`: the array that was found, the time point that was picked."""
         ...
 
     @property
@@ -40,5 +49,16 @@ class Source(Protocol):
         ...
 
     def read(self, channel: int, box: Box) -> NDArray[Any]:
-        """Read a box that lies in the image; returns (z, y, x) of the source's dtype."""
+        """Read a box that lies in the image; returns (z, y, x) of the source's dtype.
+
+        Raises
+        ------
+        InputError
+            When the data can't be read or decoded, or are not what they were.
+        """
         ...
+
+
+def numbered_channels(count: int) -> tuple[str, ...]:
+    """Return labels for channels that a format doesn't name."""
+    return tuple(f"channel {i}" for i in range(count))

@@ -1,12 +1,15 @@
-"""Voxel sizes from what microscopes and ImageJ write into TIFF files."""
+"""Voxel sizes from what microscopes and their programs write into files."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import tifffile
 
 _MICROMETRES = {
+    "angstrom": 1e-4,
     "nm": 1e-3,
     "nanometer": 1e-3,
     "nanometre": 1e-3,
@@ -21,7 +24,11 @@ _MICROMETRES = {
     "millimeter": 1e3,
     "millimetre": 1e3,
     "cm": 1e4,
+    "centimeter": 1e4,
+    "centimetre": 1e4,
     "m": 1e6,
+    "meter": 1e6,
+    "metre": 1e6,
 }
 
 
@@ -35,6 +42,63 @@ def micrometres(unit: str) -> float | None:
     """
     spelled = unit.strip().replace("\\u00B5", "\u00b5").replace("\\u00b5", "\u00b5")
     return _MICROMETRES.get(spelled) or _MICROMETRES.get(spelled.lower())
+
+
+def positive_lengths(values: Any) -> tuple[float, float, float] | None:
+    """Return three lengths, or None unless they are three positive finite numbers."""
+    if isinstance(values, (str, bytes)):
+        return None
+    try:
+        lengths = [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if len(lengths) != 3 or not all(0 < n < math.inf for n in lengths):
+        return None
+    return lengths[0], lengths[1], lengths[2]
+
+
+def n5_voxel_size(attributes: Sequence[dict[str, Any]]) -> tuple[float, float, float] | None:
+    """Read the voxel size of an N5 array, as BigStitcher, bigstream and n5-viewer write it.
+
+    Parameters
+    ----------
+    attributes : sequence of dict
+        Of the array itself, then of its parents, up to the root. ``pixelResolution`` or
+        ``resolution`` is that of the full resolution, in the order x, y, z; the array's own
+        ``downsamplingFactors`` multiply it. Without a unit anywhere it is in µm.
+
+    Returns
+    -------
+    tuple of 3 floats or None
+        In µm, order z, y, x; None unless all is there.
+    """
+    unit = next((u for u in map(_n5_unit, attributes) if u is not None), "um")
+    factors = attributes[0].get("downsamplingFactors", (1.0, 1.0, 1.0))
+    for level in attributes:
+        found = level.get("pixelResolution", level.get("resolution"))
+        lengths = found.get("dimensions") if isinstance(found, dict) else found
+        if lengths is None:
+            continue
+        sizes, steps = _first_three(lengths), _first_three(factors)
+        length = micrometres(unit)
+        if sizes is None or steps is None or length is None:
+            return None
+        x, y, z = (a * b * length for a, b in zip(sizes, steps, strict=True))
+        return z, y, x
+    return None
+
+
+def _first_three(values: Any) -> tuple[float, float, float] | None:
+    return positive_lengths(values[:3] if isinstance(values, list) else values)
+
+
+def _n5_unit(attributes: dict[str, Any]) -> str | None:
+    resolution = attributes.get("pixelResolution")
+    unit = resolution.get("unit") if isinstance(resolution, dict) else None
+    unit = unit or attributes.get("unit") or attributes.get("units")
+    if isinstance(unit, list):
+        unit = unit[0] if len(set(map(str, unit))) == 1 else "mixed"
+    return str(unit) if unit else None
 
 
 def tiff_voxel_size(tif: tifffile.TiffFile) -> tuple[float, float, float] | None:

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box
 from isosr_pipeline.sources.pages import open_tiff, open_whole_tiff, read_page
+from isosr_pipeline.sources.selection import Selection, shown
 from isosr_pipeline.store.intensity import check_dtype
 
 SUFFIXES = (".tif", ".tiff")
@@ -38,6 +39,7 @@ class SliceFolder:
     names: tuple[str, ...]
     voxel_size: tuple[float, float, float] | None = None
     channels: tuple[str, ...] = ("channel 0",)
+    selection: Selection = field(default_factory=Selection)
 
     def read(self, channel: int, box: Box) -> NDArray[Any]:
         """Read a box that lies in the image; returns (z, y, x) of the source's dtype.
@@ -87,9 +89,14 @@ def open_slice_folder(path: Path) -> SliceFolder:
         key=natural_key,
     )
     if not names:
-        raise InputError(
-            f"{path} holds no TIFF slices ({', '.join(SUFFIXES)}); give the folder that has them"
+        folders = [p.name for p in path.iterdir() if p.is_dir()]
+        hint = (
+            f"give the folder that has them, or, if its sub-folders ({shown(sorted(folders))}) are "
+            "the channels, --channel-pattern '*'"
+            if folders
+            else "give the folder that has them"
         )
+        raise InputError(f"{path} holds no TIFF slices ({', '.join(SUFFIXES)}); {hint}")
     _check_series(path, names)
     with ThreadPoolExecutor(_READERS) as pool:
         headers = list(pool.map(lambda name: _header(path / name), names))

@@ -12,9 +12,14 @@ from numpy.typing import NDArray
 
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box
+from isosr_pipeline.sources.base import numbered_channels
 from isosr_pipeline.sources.calibration import tiff_voxel_size
+from isosr_pipeline.sources.layout import Layout, lay_out
 from isosr_pipeline.sources.pages import open_tiff, open_whole_tiff, read_page
+from isosr_pipeline.sources.selection import Selection
 from isosr_pipeline.store.intensity import check_dtype
+
+SUFFIXES = (".tif", ".tiff")
 
 _UNNAMED = "QI"
 """Axes that files without metadata have: their pages are z."""
@@ -26,8 +31,8 @@ class TiffSource:
 
     Parameters
     ----------
-    channel_first : bool
-        Whether the planes of one channel follow each other in the file, rather than alternate.
+    layout : Layout
+        Of the planes in the file; its last axes are y and x.
     offset : int or None
         Where the pixels begin, if they are uncompressed and without gaps.
     byteorder : str
@@ -35,19 +40,26 @@ class TiffSource:
     """
 
     path: Path
-    shape: tuple[int, int, int, int]
+    selection: Selection
+    layout: Layout
     dtype: np.dtype[np.generic]
     voxel_size: tuple[float, float, float] | None
     channels: tuple[str, ...]
-    channel_first: bool
     offset: int | None
     byteorder: str
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Lengths of c, z, y, x."""
+        return self.layout.shape
 
     def read(self, channel: int, box: Box) -> NDArray[Any]:
         """Read a box that lies in the image; returns (z, y, x) of the source's dtype."""
         zs, rows, columns = box.slices
         if self.offset is not None:
-            return self._mapped(channel)[zs, rows, columns].astype(self.dtype)
+            dtype = self.dtype.newbyteorder(self.byteorder)  # type: ignore[arg-type]
+            image = np.memmap(self.path, dtype, "r", self.offset, self.layout.lengths)
+            return image[self.layout.index(channel, box)].astype(self.dtype)
         out = np.empty(box.shape, self.dtype)
         with open_tiff(self.path) as tif:
             pages = _planes(tif)
@@ -55,43 +67,38 @@ class TiffSource:
                 out[i] = read_page(pages[self._plane(channel, z)], rows, columns)
         return out
 
-    def _mapped(self, channel: int) -> NDArray[Any]:
-        c, z, y, x = self.shape
-        leading = (c, z) if self.channel_first else (z, c)
-        dtype = self.dtype.newbyteorder(self.byteorder)  # type: ignore[arg-type]
-        image = np.memmap(self.path, dtype, "r", self.offset or 0, (*leading, y, x))
-        return image[channel] if self.channel_first else image[:, channel]
-
     def _plane(self, channel: int, z: int) -> int:
-        channels, depth = self.shape[:2]
-        return channel * depth + z if self.channel_first else z * channels + channel
+        along = {"t": self.layout.time, "c": channel, "z": z}
+        position = tuple(along[axis] for axis in self.layout.axes[:-2])
+        return int(np.ravel_multi_index(position, self.layout.lengths[:-2]))
 
 
-def open_tiff_source(path: Path) -> TiffSource:
+def open_tiff_source(path: Path, selection: Selection) -> TiffSource:
     """Open a TIFF file as a source.
 
     Parameters
     ----------
     path : Path
+    selection : Selection
+        Only its time means anything for a TIFF file.
 
     Raises
     ------
     InputError
-        When it is damaged, cut short, a time series, in colour, or of an unsupported dtype.
+        When it is damaged, cut short, a time series of which no point was picked, in colour, or of
+        an unsupported dtype.
     """
     with open_whole_tiff(path) as tif:
-        axes, shape = _layout(tif, path)
+        layout = _layout(tif, path, selection.time)
         series = tif.series[0]
         contiguous = len(tif.series) == 1 and series.dataoffset is not None
-        sizes = dict(zip(axes, shape, strict=True))
-        count = sizes.get("C", 1)
         return TiffSource(
             path=path,
-            shape=(count, sizes.get("Z", 1), sizes["Y"], sizes["X"]),
+            selection=Selection(time=layout.time if layout.has_time else None),
+            layout=layout,
             dtype=check_dtype(series.dtype, str(path)),
             voxel_size=tiff_voxel_size(tif),
-            channels=tuple(f"channel {i}" for i in range(count)),
-            channel_first=axes.startswith("C"),
+            channels=numbered_channels(layout.shape[0]),
             offset=series.dataoffset if contiguous else None,
             byteorder=tif.byteorder,
         )
@@ -102,8 +109,8 @@ def _planes(tif: tifffile.TiffFile) -> Any:
     return tif.series[0].pages if len(tif.series) == 1 else tif.pages
 
 
-def _layout(tif: tifffile.TiffFile, path: Path) -> tuple[str, tuple[int, ...]]:
-    """Return axes among C, Z, Y, X in the order of the file, and their lengths."""
+def _layout(tif: tifffile.TiffFile, path: Path, time: int | None) -> Layout:
+    """Return axes among t, c, z, y, x in the order of the file, and their lengths."""
     series = tif.series[0]
     axes, shape = series.axes, series.shape
     if len(tif.series) > 1:
@@ -118,15 +125,13 @@ def _layout(tif: tifffile.TiffFile, path: Path) -> tuple[str, tuple[int, ...]]:
         axes = axes.replace(name, "Z", 1) if "Z" not in axes else axes
     kept = [(a, n) for a, n in zip(axes, shape, strict=True) if n > 1 or a in "CZYX"]
     axes, shape = "".join(a for a, _ in kept), tuple(n for _, n in kept)
-    if axes.count("T"):
+    if sorted(set(axes)) != sorted(axes) or not set("YX") <= set(axes) <= set("TCZYX"):
         raise InputError(
-            f"{path} is a time series (axes {axes}, shape {shape}); save one time point as a file"
-        )
-    if sorted(set(axes)) != sorted(axes) or not set("YX") <= set(axes) <= set("CZYX"):
-        raise InputError(
-            f"{path} has axes {axes} and shape {shape}; expected z, y, x and at most channels, "
-            "in grey values"
+            f"{path} has axes {axes} and shape {shape}; expected z, y, x and at most channels "
+            "and time, in grey values"
         )
     if axes[-2:] != "YX":
         raise InputError(f"{path} has axes {axes}: y and x must come last; save it anew in ImageJ")
-    return axes, shape
+    if "Z" not in axes:
+        axes, shape = f"{axes[:-2]}ZYX", (*shape[:-2], 1, *shape[-2:])
+    return lay_out(axes.lower(), shape, time, str(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Region, Zyx
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import ConvertSettings, IfExists
-from isosr_pipeline.sources import Source, open_source
+from isosr_pipeline.sources import Selection, Source, open_source
 from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET, Histogram, Window
 from isosr_pipeline.store.metadata import Provenance
 from isosr_pipeline.store.volume import Volume, VolumeSpec, default_shard
@@ -65,7 +65,7 @@ def convert(
     Parameters
     ----------
     source : Path
-        See `open_source`.
+        File or folder, or ``path::array``; see `open_source`.
     store : Path
     settings : ConvertSettings
     open_client : callable
@@ -83,13 +83,16 @@ def convert(
         When some regions could not be converted.
     """
     reporter = reporter or SilentReporter()
-    image = open_source(source)
+    image = open_source(
+        source, Selection(time=settings.time, channel_pattern=settings.channel_pattern)
+    )
     spec = _plan(image, settings)
     history = [
         Provenance(
             step="convert",
-            source=str(source.resolve()),
+            source=str(image.path.resolve()),
             parameters={
+                **asdict(image.selection),
                 "shape": list(spec.shape),
                 "dtype": spec.dtype.name,
                 "voxel_size": list(spec.voxel_size),

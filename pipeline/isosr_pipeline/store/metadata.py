@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import zarr
@@ -11,19 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.store.intensity import Window
+from isosr_pipeline.store.multiscale import UNITS, read_multiscale, unit_in_micrometres
 from isosr_pipeline.store.pyramid import Level
 
 ATTRIBUTE = "isosr"
 AXES = ("c", "z", "y", "x")
 _COLORS = ("FFFFFF", "00FF00", "FF00FF", "00FFFF", "FFFF00", "FF0000", "0000FF")
-_MICROMETRES = {
-    "angstrom": 1e-4,
-    "nanometer": 1e-3,
-    "micrometer": 1.0,
-    "millimeter": 1e3,
-    "centimeter": 1e4,
-    "meter": 1e6,
-}
 
 
 class Provenance(BaseModel):
@@ -173,41 +165,19 @@ def read_ome(
     InputError
         When it is no OME-Zarr image, or its axes are not c, z, y, x.
     """
-    ome = attributes.get("ome", attributes)
-    try:
-        multiscale = ome["multiscales"][0]
-        axes = [axis["name"] for axis in multiscale["axes"]]
-        datasets = multiscale["datasets"]
-        paths = [str(dataset["path"]) for dataset in datasets]
-        scale = _scale(datasets[0]["coordinateTransformations"])
-    except (KeyError, IndexError, TypeError, StopIteration) as error:
-        raise InputError(
-            f"{where} is not an OME-Zarr image (no usable multiscales attribute: {error!r}); "
-            "give a store that convert wrote"
-        ) from error
-    if tuple(axes) != AXES:
-        raise InputError(f"{where}: axes are {''.join(axes)}, and volumes have czyx")
-    for path in paths:
-        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-            raise InputError(f"{where}: the level path {path!r} leads out of the store")
-    units = [_unit(axis, where) for axis in multiscale["axes"][1:]]
-    z, y, x = (float(s) * unit for s, unit in zip(scale[1:], units, strict=True))
-    labels = [str(c.get("label", "")) for c in ome.get("omero", {}).get("channels", [])]
-    return paths, (z, y, x), labels
+    image = read_multiscale(attributes, where)
+    if image.axes != AXES:
+        raise InputError(f"{where}: axes are {''.join(image.axes)}, and volumes have czyx")
+    units = [_unit(axis, unit, where) for axis, unit in zip(AXES[1:], image.units[1:], strict=True)]
+    z, y, x = (s * unit for s, unit in zip(image.scales[0][1:], units, strict=True))
+    return list(image.paths), (z, y, x), list(image.labels)
 
 
-def _scale(transformations: list[dict[str, Any]]) -> list[float]:
-    scale: list[float] = next(t["scale"] for t in transformations if t["type"] == "scale")
-    return scale
-
-
-def _unit(axis: dict[str, Any], where: str) -> float:
-    unit = axis.get("unit", "micrometer")
-    if unit not in _MICROMETRES:
-        raise InputError(
-            f"{where}: axis {axis['name']} is in {unit!r}; known are {', '.join(_MICROMETRES)}"
-        )
-    return _MICROMETRES[unit]
+def _unit(axis: str, unit: str | None, where: str) -> float:
+    length = unit_in_micrometres(unit or "micrometer")
+    if length is None:
+        raise InputError(f"{where}: axis {axis} is in {unit!r}; known are {', '.join(UNITS)}")
+    return length
 
 
 def read_own(attributes: dict[str, Any], where: str) -> StoreAttributes | None:
