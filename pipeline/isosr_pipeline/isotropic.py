@@ -78,14 +78,14 @@ class IsotropicView:
         start = Zyx(int(below.min()), int(y.min()), int(x.min()))
         stop = Zyx(int(above.max()) + 1, int(y.max()) + 1, int(x.max()) + 1)
         data = self.volume.read(channel, Box(start, stop)).astype(np.float32)
-        planes = data if _is_run(below, start.z) else data[below - start.z]
+        planes = data[: len(z)] if _is_run(below, start.z) else data[below - start.z]
         if weight.any():
             share = weight[:, None, None]
             planes = planes * (1 - share) + data[above - start.z] * share
         for axis, (indices, first) in enumerate(((y, start.y), (x, start.x)), start=1):
             if not _is_run(indices, first):
                 planes = np.take(planes, indices - first, axis=axis)
-        return planes[: len(z)]
+        return planes
 
 
 def _is_run(indices: NDArray[np.intp], first: int) -> bool:
