@@ -84,6 +84,7 @@ def write_ome(
     name: str,
     levels: list[Level],
     voxel_size: tuple[float, float, float],
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> None:
     """Write the OME-Zarr 0.5 multiscales attribute of a volume.
 
@@ -95,6 +96,8 @@ def write_ome(
     levels : list of Level
     voxel_size : tuple of 3 floats
         Of level 0, in µm, order z, y, x.
+    origin : tuple of 3 floats
+        Centre of level 0's first voxel, in µm, order z, y, x.
     """
     # Slow to import, and only a driver that creates a store needs it.
     from ome_zarr.format import FormatV05
@@ -105,7 +108,10 @@ def write_ome(
             "path": str(index),
             "coordinateTransformations": [
                 {"type": "scale", "scale": [1.0, *level.scale(voxel_size)]},
-                {"type": "translation", "translation": [0.0, *level.translation(voxel_size)]},
+                {
+                    "type": "translation",
+                    "translation": [0.0, *level.translation(voxel_size, origin)],
+                },
             ],
         }
         for index, level in enumerate(levels)
@@ -149,7 +155,7 @@ def write_display(
 
 def read_ome(
     attributes: dict[str, Any], where: str
-) -> tuple[list[str], tuple[float, float, float], list[str]]:
+) -> tuple[list[str], tuple[float, float, float], tuple[float, float, float], list[str]]:
     """Read what the program needs of OME-Zarr 0.4 or 0.5 attributes.
 
     Parameters
@@ -165,6 +171,8 @@ def read_ome(
         Of the levels' arrays, finest first; none leads out of the store.
     voxel_size : tuple of 3 floats
         Of level 0 in µm, order z, y, x.
+    origin : tuple of 3 floats
+        Centre of level 0's first voxel in µm, order z, y, x.
     channels : list of str
         Labels; empty if there are none.
 
@@ -179,7 +187,8 @@ def read_ome(
         axes = [axis["name"] for axis in multiscale["axes"]]
         datasets = multiscale["datasets"]
         paths = [str(dataset["path"]) for dataset in datasets]
-        scale = _scale(datasets[0]["coordinateTransformations"])
+        transformations = datasets[0]["coordinateTransformations"]
+        scale, translation = _scale(transformations), _translation(transformations)
     except (KeyError, IndexError, TypeError, StopIteration) as error:
         raise InputError(
             f"{where} is not an OME-Zarr image (no usable multiscales attribute: {error!r}); "
@@ -192,13 +201,20 @@ def read_ome(
             raise InputError(f"{where}: the level path {path!r} leads out of the store")
     units = [_unit(axis, where) for axis in multiscale["axes"][1:]]
     z, y, x = (float(s) * unit for s, unit in zip(scale[1:], units, strict=True))
+    oz, oy, ox = (float(t) * unit for t, unit in zip(translation[1:], units, strict=True))
     labels = [str(c.get("label", "")) for c in ome.get("omero", {}).get("channels", [])]
-    return paths, (z, y, x), labels
+    return paths, (z, y, x), (oz, oy, ox), labels
 
 
 def _scale(transformations: list[dict[str, Any]]) -> list[float]:
     scale: list[float] = next(t["scale"] for t in transformations if t["type"] == "scale")
     return scale
+
+
+def _translation(transformations: list[dict[str, Any]]) -> list[float]:
+    found = (t["translation"] for t in transformations if t["type"] == "translation")
+    translation: list[float] = next(found, [0.0] * len(AXES))
+    return translation
 
 
 def _unit(axis: dict[str, Any], where: str) -> float:
