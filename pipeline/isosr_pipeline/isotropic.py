@@ -6,14 +6,39 @@ that a box is the same whatever other boxes are read.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box, Zyx, reflect
-from isosr_pipeline.store.volume import Volume
 
 _TOLERANCE = 1e-3
+
+
+class Image(Protocol):
+    """What can be seen on the isotropic grid: a volume, or a source whose voxel size is known."""
+
+    @property
+    def path(self) -> Path:
+        """File or folder."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Lengths of c, z, y, x."""
+        ...
+
+    @property
+    def voxel_size(self) -> tuple[float, float, float]:
+        """In µm, order z, y, x."""
+        ...
+
+    def read(self, channel: int, box: Box) -> NDArray[Any]:
+        """Read a box that lies in the image; returns (z, y, x)."""
+        ...
 
 
 class IsotropicView:
@@ -24,7 +49,8 @@ class IsotropicView:
 
     Parameters
     ----------
-    volume : Volume
+    volume : Image
+        A `Volume`, or a source.
 
     Attributes
     ----------
@@ -39,7 +65,7 @@ class IsotropicView:
         When the voxels are not as large along y as along x.
     """
 
-    def __init__(self, volume: Volume) -> None:
+    def __init__(self, volume: Image) -> None:
         z, y, x = volume.voxel_size
         if abs(y - x) > _TOLERANCE * x:
             raise InputError(
