@@ -6,14 +6,39 @@ that a box is the same whatever other boxes are read.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box, Zyx, reflect
-from isosr_pipeline.store.volume import Volume
 
 _TOLERANCE = 1e-3
+
+
+class Image(Protocol):
+    """What can be seen on the isotropic grid: a volume, or a source whose voxel size is known."""
+
+    @property
+    def path(self) -> Path:
+        """File or folder."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Lengths of c, z, y, x."""
+        ...
+
+    @property
+    def voxel_size(self) -> tuple[float, float, float]:
+        """In µm, order z, y, x."""
+        ...
+
+    def read(self, channel: int, box: Box) -> NDArray[Any]:
+        """Read a box that lies in the image; returns (z, y, x)."""
+        ...
 
 
 class IsotropicView:
@@ -24,7 +49,8 @@ class IsotropicView:
 
     Parameters
     ----------
-    volume : Volume
+    volume : Image
+        A `Volume`, or a source.
 
     Attributes
     ----------
@@ -39,7 +65,7 @@ class IsotropicView:
         When the voxels are not as large along y as along x.
     """
 
-    def __init__(self, volume: Volume) -> None:
+    def __init__(self, volume: Image) -> None:
         z, y, x = volume.voxel_size
         if abs(y - x) > _TOLERANCE * x:
             raise InputError(
@@ -78,14 +104,14 @@ class IsotropicView:
         start = Zyx(int(below.min()), int(y.min()), int(x.min()))
         stop = Zyx(int(above.max()) + 1, int(y.max()) + 1, int(x.max()) + 1)
         data = self.volume.read(channel, Box(start, stop)).astype(np.float32)
-        planes = data if _is_run(below, start.z) else data[below - start.z]
+        planes = data[: len(z)] if _is_run(below, start.z) else data[below - start.z]
         if weight.any():
             share = weight[:, None, None]
             planes = planes * (1 - share) + data[above - start.z] * share
         for axis, (indices, first) in enumerate(((y, start.y), (x, start.x)), start=1):
             if not _is_run(indices, first):
                 planes = np.take(planes, indices - first, axis=axis)
-        return planes[: len(z)]
+        return planes
 
 
 def _is_run(indices: NDArray[np.intp], first: int) -> bool:

@@ -15,6 +15,8 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
 
 from isosr_pipeline.store.intensity import CONFOCAL
@@ -56,6 +58,16 @@ def _rising(value: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], BeforeValidator(_two), AfterValidator(_rising)]
 """Lowest and highest intensity: ``"100,4000"`` or a list of two."""
 
+
+def _tilted(value: float) -> float:
+    if not 0 < abs(value) < 90:
+        raise ValueError("give an angle between 0 and 90 degrees, or between -90 and 0")
+    return value
+
+
+Tilt = Annotated[float, AfterValidator(_tilted)]
+"""Angle of a light sheet in degrees."""
+
 Device = Literal["auto", "cpu", "cuda"]
 
 IfExists = Literal["refuse", "resume", "overwrite"]
@@ -83,6 +95,14 @@ class ConvertSettings(Settings):
         What is compressed together, in voxels.
     shard : tuple of 3 ints or None
         What is one file and one region, in voxels; None: chosen from the shape.
+    median : int or None
+        Radius of a median filter in each acquired plane, in voxels; None: no filter.
+    deskew : float or None
+        Angle in degrees between a tilted light sheet and the scan along z; None: not tilted.
+    rotate : bool
+        Turn the deskewed volume into the sample's axes.
+    isotropic : bool
+        Store isotropic voxels, with z resampled linearly.
     """
 
     voxel_size: VoxelSize | None = None
@@ -90,6 +110,17 @@ class ConvertSettings(Settings):
     channel_pattern: str | None = None
     chunk: Lengths = (64, 64, 64)
     shard: Lengths | None = None
+    median: PositiveInt | None = None
+    deskew: Tilt | None = None
+    rotate: bool = False
+    isotropic: bool = False
+
+    @field_validator("rotate")
+    @classmethod
+    def _deskewed(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("deskew", 0.0) is None:
+            raise ValueError("needs deskew, the angle of the light sheet; give it too")
+        return value
 
 
 class TrainSettings(Settings):

@@ -45,6 +45,15 @@ def test_any_box_equals_resampling_and_reflecting_the_whole(make_store, ratio, s
     assert view.read(0, box) == pytest.approx(expected, rel=1e-5, abs=1e-2)
 
 
+@pytest.mark.parametrize("ratio", [1.05, 1.3])
+def test_consecutive_planes_are_interpolated_too(make_store, ratio):
+    volume = np.random.default_rng(1).integers(0, 4000, (11, 5, 4), dtype=np.uint16)
+    view = IsotropicView(make_store(volume, voxel_size=(ratio, 1.0, 1.0)))
+    box = Box(Zyx(1, 0, 0), Zyx(4, 5, 4))
+    expected = _resampled(volume, ratio)[box.slices]
+    assert view.read(0, box) == pytest.approx(expected, rel=1e-5, abs=1e-2)
+
+
 def test_oblong_lateral_voxels_are_refused(make_store, noise):
     with pytest.raises(InputError, match="along y"):
         IsotropicView(make_store(noise, voxel_size=(2.0, 1.0, 1.5)))

@@ -15,6 +15,7 @@ from isosr_pipeline.cli.options import (
     existing_options,
     setting,
     settings_from,
+    switch,
 )
 from isosr_pipeline.settings import ConvertSettings, IfExists
 
@@ -36,6 +37,16 @@ from isosr_pipeline.settings import ConvertSettings, IfExists
 )
 @setting(ConvertSettings, "chunk", "Z,Y,X", "What is compressed together, in voxels.")
 @setting(ConvertSettings, "shard", "Z,Y,X", "What is one file, in voxels; default: from the shape.")
+@setting(ConvertSettings, "median", "R", "Median filter in each acquired plane, of this radius.")
+@setting(
+    ConvertSettings,
+    "deskew",
+    "ANGLE",
+    "Undo the shear of a scan along z with a light sheet tilted by this angle in degrees, such as "
+    "45 or -45.",
+)
+@switch(ConvertSettings, "rotate", "Turn the deskewed volume into the sample's own axes.")
+@switch(ConvertSettings, "isotropic", "Store isotropic voxels: z is resampled linearly.")
 @existing_options
 @cluster_options
 def command(
@@ -51,7 +62,8 @@ def command(
     SOURCE is a TIFF, HDF5 or Imaris file, a folder of TIFF slices, or a Zarr, OME-Zarr or N5
     folder. Where a file or folder holds several arrays, write PATH::ARRAY.
 
-    Voxels are kept as they are; a pyramid and the intensity windows are added.
+    Voxels are kept as they are; a pyramid and the intensity windows are added. Only when asked
+    for, they are filtered, deskewed and resampled on the way, in this order.
     """
     settings = settings_from(ConvertSettings, given)
     from isosr_cluster.clients import open_client

@@ -70,6 +70,23 @@ def setting(model: type[Settings], name: str, metavar: str, text: str) -> Decora
     )
 
 
+def switch(model: type[Settings], name: str, text: str) -> Decorator:
+    """Make a flag of a step's parameter that is off by default.
+
+    Parameters
+    ----------
+    model : type of Settings
+    name : str
+        Of the parameter.
+    text : str
+        Help.
+    """
+    default: bool = model.model_fields[name].default
+    return click.option(
+        f"--{name.replace('_', '-')}", name, is_flag=True, default=default, help=text
+    )
+
+
 def settings_from(model: type[Model], given: dict[str, Any]) -> Model:
     """Make the parameters of a step from the options that were given.
 

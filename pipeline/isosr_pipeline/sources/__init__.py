@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from isosr_pipeline.errors import InputError, MissingInputError
-from isosr_pipeline.sources.base import Source
+from isosr_pipeline.sources.base import SelectedSource, Source
 from isosr_pipeline.sources.selection import SEPARATOR, Selection, split_location
 
-__all__ = ["Selection", "Source", "open_source", "split_location"]
+__all__ = ["SelectedSource", "Selection", "Source", "open_source", "split_location"]
 
 
-def open_source(location: str | Path, selection: Selection | None = None) -> Source:
+def open_source(location: str | Path, selection: Selection | None = None) -> SelectedSource:
     """Open a file or folder as a source, and check as much of it as its headers tell.
 
     Parameters
@@ -41,7 +41,7 @@ def open_source(location: str | Path, selection: Selection | None = None) -> Sou
     return _open_folder(path, asked) if path.is_dir() else _open_file(path, asked)
 
 
-def _open_folder(path: Path, asked: Selection) -> Source:
+def _open_folder(path: Path, asked: Selection) -> SelectedSource:
     # Each format's library is loaded when it is needed.
     from isosr_pipeline.sources.containers import is_container
 
@@ -61,7 +61,7 @@ def _open_folder(path: Path, asked: Selection) -> Source:
     return open_slice_folder(path)
 
 
-def _open_file(path: Path, asked: Selection) -> Source:
+def _open_file(path: Path, asked: Selection) -> SelectedSource:
     from isosr_pipeline.sources import hdf5, imaris, tiff
 
     _refuse(asked.channel_pattern, "--channel-pattern", f"{path} is a file")

@@ -24,11 +24,6 @@ class Source(Protocol):
         ...
 
     @property
-    def selection(self) -> Selection:
-        """What is read of `path`: the array that was found, the time point that was picked."""
-        ...
-
-    @property
     def shape(self) -> tuple[int, int, int, int]:
         """Lengths of c, z, y, x."""
         ...
@@ -62,3 +57,12 @@ class Source(Protocol):
 def numbered_channels(count: int) -> tuple[str, ...]:
     """Return labels for channels that a format doesn't name."""
     return tuple(f"channel {i}" for i in range(count))
+
+
+class SelectedSource(Source, Protocol):
+    """A source as it was opened, which knows what of its path it is."""
+
+    @property
+    def selection(self) -> Selection:
+        """What is read of `path`: the array that was found, the time point that was picked."""
+        ...

@@ -10,11 +10,11 @@ from typing import Any
 from isosr_cluster.clients import OpenClient
 from isosr_pipeline.engine.filling import fill
 from isosr_pipeline.engine.output import Output, begin_output, check_output, versions
-from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Region, Zyx
+from isosr_pipeline.processing import PlacedSource, processed
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import ConvertSettings, IfExists
-from isosr_pipeline.sources import Selection, Source, open_source
+from isosr_pipeline.sources import Selection, open_source
 from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET, Histogram, Window
 from isosr_pipeline.store.metadata import Provenance
 from isosr_pipeline.store.volume import Volume, VolumeSpec, default_shard
@@ -26,13 +26,15 @@ _LEVEL_0 = "convert"
 class ConvertRegion:
     """Copies one region from a source to a store, and counts intensities; runs on a worker.
 
+    Intensities of voxels that were not acquired are not counted.
+
     Parameters
     ----------
-    source : Source
+    source : PlacedSource
     store : Path
     """
 
-    source: Source
+    source: PlacedSource
     store: Path
 
     @cached_property
@@ -44,7 +46,8 @@ class ConvertRegion:
         data = self.source.read(region.channel, region.box)
         self._volume.write(region.channel, region.box, data)
         histogram = Histogram(data.dtype)
-        histogram.add(data)
+        acquired = self.source.acquired(region.box)
+        histogram.add(data if acquired.all() else data[acquired])
         return {"bytes": data.nbytes, "channel": region.channel, "histogram": histogram.encode()}
 
 
@@ -59,8 +62,8 @@ def convert(
 ) -> None:
     """Convert a source to an OME-Zarr 0.5 store.
 
-    The store is created with all its metadata first; the cluster's workers then fill its regions.
-    No process holds more than one region.
+    The store is created with all its metadata first; the cluster's workers then fill its regions,
+    and process them on the way. No process holds more than one region and what it is made from.
 
     Parameters
     ----------
@@ -76,28 +79,30 @@ def convert(
     Raises
     ------
     InputError
-        When the source is not usable, or its voxel size is unknown.
+        When the source is not usable, its voxel size is unknown, or not what the processing needs.
     OutputExistsError, ResumeError
         When `store` exists and may not be overwritten or resumed.
     WorkFailedError
         When some regions could not be converted.
     """
     reporter = reporter or SilentReporter()
-    image = open_source(
-        source, Selection(time=settings.time, channel_pattern=settings.channel_pattern)
-    )
+    selection = Selection(time=settings.time, channel_pattern=settings.channel_pattern)
+    measured = open_source(source, selection)
+    image = processed(measured, settings)
     spec = _plan(image, settings)
     history = [
         Provenance(
             step="convert",
-            source=str(image.path.resolve()),
+            source=str(measured.path.resolve()),
             parameters={
-                **asdict(image.selection),
+                **asdict(measured.selection),
                 "shape": list(spec.shape),
                 "dtype": spec.dtype.name,
                 "voxel_size": list(spec.voxel_size),
                 "chunk": list(spec.chunk),
                 "shard": list(spec.shard),
+                "origin": list(spec.origin),
+                **settings.model_dump(include={"deskew", "rotate", "median", "isotropic"}),
             },
             versions=versions(),
         )
@@ -112,21 +117,16 @@ def convert(
         output.finish(_windows(output), figures={})
 
 
-def _plan(source: Source, settings: ConvertSettings) -> VolumeSpec:
-    voxel_size = settings.voxel_size or source.voxel_size
-    if voxel_size is None:
-        raise InputError(
-            f"{source.path} does not say how large its voxels are; give --voxel-size Z,Y,X in µm, "
-            "such as --voxel-size 5,2,2"
-        )
+def _plan(source: PlacedSource, settings: ConvertSettings) -> VolumeSpec:
     chunk = Zyx(*settings.chunk)
     return VolumeSpec(
         shape=source.shape,
         dtype=source.dtype,
-        voxel_size=voxel_size,
+        voxel_size=source.voxel_size,
         chunk=chunk,
         shard=Zyx(*settings.shard) if settings.shard else default_shard(source.shape, chunk),
         channels=source.channels,
+        origin=source.origin,
     )
 
 

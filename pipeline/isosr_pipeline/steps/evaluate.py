@@ -131,14 +131,15 @@ def evaluate(
         When the volumes don't lie on the same grid, or there is no such channel.
     """
     reporter = reporter or SilentReporter()
-    before, after = IsotropicView(_complete(store)), IsotropicView(_complete(restored))
+    measured, made = _complete(store), _complete(restored)
+    before, after = IsotropicView(measured), IsotropicView(made)
     if before.shape != after.shape:
         raise InputError(
             f"{restored} has {tuple(after.shape)} voxels, and {store} has {tuple(before.shape)} "
             "on the isotropic grid; give the volume that restore made of it"
         )
-    _check_channel(settings.channel, before.volume, after.volume)
-    reference = _open_reference(settings, after.volume) if settings.reference else None
+    _check_channel(settings.channel, measured, made)
+    reference = _open_reference(settings, made) if settings.reference else None
     figures = [
         Figures(
             axial_lateral_ratio=_ratio(view, settings.channel, reporter, label),

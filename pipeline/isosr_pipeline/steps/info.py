@@ -44,6 +44,7 @@ def describe(store: Path) -> dict[str, Any]:
         "shape": list(volume.shape),
         "dtype": volume.dtype.name,
         "voxel_size_um": list(volume.voxel_size),
+        "origin_um": list(volume.origin),
         "isotropic_shape": list(IsotropicView(volume).shape),
         "channels": volume.channels,
         "levels": levels,

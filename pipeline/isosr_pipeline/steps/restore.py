@@ -173,7 +173,7 @@ def restore(
             f"halo is {settings.halo} voxels, and the receptive field of {model} reaches "
             f"{restorer.halo}; give --halo {restorer.halo} or more"
         )
-    spec = _plan(view, settings)
+    spec = _plan(volume, view, settings)
     windows = _windows(volume, settings, description) if restorer.normalised else []
     history = [*_earlier(volume), _provenance(volume, model, description, settings, spec, windows)]
     if check_output(out, history, if_exists) == "finished":
@@ -232,16 +232,17 @@ def choose_block(settings: RestoreSettings, shard: Zyx, restorer: Restorer, memo
     return Zyx(*(-(-s // -(-s // edge)) for s in shard))
 
 
-def _plan(view: IsotropicView, settings: RestoreSettings) -> VolumeSpec:
-    shape = (view.volume.shape[0], *view.shape)
+def _plan(volume: Volume, view: IsotropicView, settings: RestoreSettings) -> VolumeSpec:
+    shape = (volume.shape[0], *view.shape)
     chunk = Zyx(*settings.chunk)
     return VolumeSpec(
         shape=shape,
-        dtype=view.volume.dtype,
+        dtype=volume.dtype,
         voxel_size=view.voxel_size,
         chunk=chunk,
         shard=Zyx(*settings.shard) if settings.shard else default_shard(shape, chunk),
-        channels=tuple(view.volume.channels),
+        channels=tuple(volume.channels),
+        origin=volume.origin,
     )
 
 

@@ -76,6 +76,7 @@ def write_ome(
     name: str,
     levels: list[Level],
     voxel_size: tuple[float, float, float],
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> None:
     """Write the OME-Zarr 0.5 multiscales attribute of a volume.
 
@@ -87,6 +88,8 @@ def write_ome(
     levels : list of Level
     voxel_size : tuple of 3 floats
         Of level 0, in µm, order z, y, x.
+    origin : tuple of 3 floats
+        Centre of level 0's first voxel, in µm, order z, y, x.
     """
     # Slow to import, and only a driver that creates a store needs it.
     from ome_zarr.format import FormatV05
@@ -97,7 +100,10 @@ def write_ome(
             "path": str(index),
             "coordinateTransformations": [
                 {"type": "scale", "scale": [1.0, *level.scale(voxel_size)]},
-                {"type": "translation", "translation": [0.0, *level.translation(voxel_size)]},
+                {
+                    "type": "translation",
+                    "translation": [0.0, *level.translation(voxel_size, origin)],
+                },
             ],
         }
         for index, level in enumerate(levels)
@@ -141,7 +147,7 @@ def write_display(
 
 def read_ome(
     attributes: dict[str, Any], where: str
-) -> tuple[list[str], tuple[float, float, float], list[str]]:
+) -> tuple[list[str], tuple[float, float, float], tuple[float, float, float], list[str]]:
     """Read what the program needs of OME-Zarr 0.4 or 0.5 attributes.
 
     Parameters
@@ -157,6 +163,8 @@ def read_ome(
         Of the levels' arrays, finest first; none leads out of the store.
     voxel_size : tuple of 3 floats
         Of level 0 in µm, order z, y, x.
+    origin : tuple of 3 floats
+        Centre of level 0's first voxel in µm, order z, y, x.
     channels : list of str
         Labels; empty if there are none.
 
@@ -170,7 +178,8 @@ def read_ome(
         raise InputError(f"{where}: axes are {''.join(image.axes)}, and volumes have czyx")
     units = [_unit(axis, unit, where) for axis, unit in zip(AXES[1:], image.units[1:], strict=True)]
     z, y, x = (s * unit for s, unit in zip(image.scales[0][1:], units, strict=True))
-    return list(image.paths), (z, y, x), list(image.labels)
+    oz, oy, ox = (t * unit for t, unit in zip(image.translation[1:], units, strict=True))
+    return list(image.paths), (z, y, x), (oz, oy, ox), list(image.labels)
 
 
 def _unit(axis: str, unit: str | None, where: str) -> float:

@@ -36,6 +36,8 @@ class Multiscale:
         Of the levels' arrays in the group, finest first.
     scales : tuple of tuple of float
         For each level, one for each axis, in the axis' unit.
+    translation : tuple of float
+        Centre of the first voxel of the finest level, one for each axis, in the axis' unit.
     labels : tuple of str
         Of the channels; empty if there are none.
     """
@@ -44,6 +46,7 @@ class Multiscale:
     units: tuple[str | None, ...]
     paths: tuple[str, ...]
     scales: tuple[tuple[float, ...], ...]
+    translation: tuple[float, ...]
     labels: tuple[str, ...]
 
 
@@ -73,11 +76,12 @@ def read_multiscale(attributes: dict[str, Any], where: str) -> Multiscale:
             tuple(float(a) * float(b) for a, b in zip(_scale(level), whole, strict=True))
             for level in (level["coordinateTransformations"] for level in image["datasets"])
         )
+        translation = _translation(image["datasets"][0]["coordinateTransformations"], len(axes))
         labels = tuple(str(c.get("label", "")) for c in ome.get("omero", {}).get("channels", []))
         if not paths:
             raise KeyError("datasets")
-        if any(len(scale) != len(axes) for scale in scales):
-            raise ValueError(f"scales must have a number for each of the axes {axes}")
+        if any(len(lengths) != len(axes) for lengths in (*scales, translation)):
+            raise ValueError(f"transformations must have a number for each of the axes {axes}")
     except _FAILURES as error:
         raise InputError(
             f"{where} is not an OME-Zarr image (no usable multiscales attribute: {error!r}); "
@@ -86,7 +90,7 @@ def read_multiscale(attributes: dict[str, Any], where: str) -> Multiscale:
     for path in paths:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise InputError(f"{where}: the level path {path!r} leads out of the store")
-    return Multiscale(tuple(map(str, axes)), tuple(units), paths, scales, labels)
+    return Multiscale(tuple(map(str, axes)), tuple(units), paths, scales, translation, labels)
 
 
 def unit_in_micrometres(unit: str | None) -> float | None:
@@ -101,3 +105,8 @@ def _scale(
     if not scales and default is None:
         raise KeyError("scale")
     return scales[0] if scales else default or []
+
+
+def _translation(transformations: list[dict[str, Any]], axes: int) -> tuple[float, ...]:
+    found = (t["translation"] for t in transformations if t["type"] == "translation")
+    return tuple(float(t) for t in next(found, [0.0] * axes))

@@ -37,9 +37,16 @@ class Level:
         z, y, x = (size * step for size, step in zip(voxel_size, self.step, strict=True))
         return z, y, x
 
-    def translation(self, voxel_size: tuple[float, float, float]) -> tuple[float, float, float]:
-        """Return the centre of this level's first voxel in µm; that of level 0 is the origin."""
-        z, y, x = (size * (step - 1) / 2 for size, step in zip(voxel_size, self.step, strict=True))
+    def translation(
+        self,
+        voxel_size: tuple[float, float, float],
+        origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ) -> tuple[float, float, float]:
+        """Return the centre of this level's first voxel in µm; that of level 0 is `origin`."""
+        z, y, x = (
+            first + size * (step - 1) / 2
+            for first, size, step in zip(origin, voxel_size, self.step, strict=True)
+        )
         return z, y, x
 
 

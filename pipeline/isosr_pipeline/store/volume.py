@@ -50,6 +50,8 @@ class VolumeSpec:
         What is one file and one region, in voxels; a multiple of `chunk` on each axis.
     channels : tuple of str
         Labels, one for each channel.
+    origin : tuple of 3 floats
+        Centre of the first voxel in µm, order z, y, x.
     """
 
     shape: tuple[int, int, int, int]
@@ -58,6 +60,7 @@ class VolumeSpec:
     chunk: Zyx
     shard: Zyx
     channels: tuple[str, ...]
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         for axis, chunk, shard in zip(AXES, self.chunk, self.shard, strict=True):
@@ -121,7 +124,7 @@ class Volume:
                 f"{path} is not an OME-Zarr store; make one with isosr-pipeline convert"
             ) from error
         attributes: dict[str, Any] = self._group.attrs.asdict()
-        paths, self.voxel_size, labels = read_ome(attributes, str(path))
+        paths, self.voxel_size, self.origin, labels = read_ome(attributes, str(path))
         self.arrays = [self._array(p) for p in paths]
         self.shape = _four(self.arrays[0].shape)
         self.dtype = check_dtype(self.arrays[0].dtype, str(path))
@@ -263,7 +266,13 @@ def create_volume(path: Path, spec: VolumeSpec, attributes: StoreAttributes) -> 
         group = zarr.create_group(partial, zarr_format=3)
         for index, level in enumerate(spec.levels):
             _create_array(group, str(index), spec, level)
-        write_ome(group, name=path.name, levels=spec.levels, voxel_size=spec.voxel_size)
+        write_ome(
+            group,
+            name=path.name,
+            levels=spec.levels,
+            voxel_size=spec.voxel_size,
+            origin=spec.origin,
+        )
         ranges = [_limits(spec.dtype, [])] * len(spec.channels)
         write_display(group, list(spec.channels), ranges, ranges[0])
         group.attrs[ATTRIBUTE] = attributes.model_dump(mode="json")
