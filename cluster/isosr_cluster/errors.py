@@ -13,3 +13,7 @@ class ClusterConfigError(ClusterError, ValueError):
 
 class ClusterUnreachableError(ClusterError, ConnectionError):
     """No scheduler answers at the given address."""
+
+
+class ClusterLostError(ClusterError, ConnectionError):
+    """The cluster went away while it was working."""

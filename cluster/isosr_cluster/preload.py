@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from typing import Any
 
 
 def dask_setup(_worker: Any) -> None:
-    """Ignore Ctrl-C and SIGTERM, which a terminal or a scheduler sends to all processes."""
+    """Ignore Ctrl-C and SIGTERM, which a terminal or a scheduler sends to all processes.
+
+    Errors of tasks reach the driver, which names the region: no second report in the worker's log.
+    """
+    logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -145,6 +145,50 @@ def test_a_second_convert_into_one_store_is_refused(cluster, tmp_path, slices, n
         convert(source, out, SMALL, opened_then_lost)
     lost.write_bytes(content)
     own = Volume(out).require_own()
-    making = own.history[-1].model_dump(mode="json", exclude={"figures"})
+    making = own.history[-1].model_dump(mode="json", exclude={"figures", "command"})
     with Ledger(out, making), pytest.raises(BusyError):
         convert(source, out, SMALL, cluster, if_exists="resume")
+
+
+def test_an_output_that_is_or_holds_the_input_is_refused(cluster, tmp_path, slices, noise):
+    folder = slices(noise)
+    convert(folder, tmp_path / "in.zarr", SMALL, cluster)
+    before = (tmp_path / "in.zarr" / "0" / "c" / "0" / "0" / "0" / "0").read_bytes()
+    for source, out in (
+        (tmp_path / "in.zarr", tmp_path / "in.zarr"),
+        (tmp_path / "in.zarr", tmp_path / "in.zarr" / "out.zarr"),
+        (folder, tmp_path),
+    ):
+        with pytest.raises((InputError, OutputExistsError), match=r"the output|not a Zarr store"):
+            convert(source, out, SMALL, cluster, if_exists="overwrite")
+    assert (tmp_path / "in.zarr" / "0" / "c" / "0" / "0" / "0" / "0").read_bytes() == before
+    assert len(list(folder.iterdir())) == len(noise)
+
+
+def test_a_store_that_is_being_filled_is_not_overwritten(cluster, tmp_path, slices, noise):
+    source, out = slices(noise), tmp_path / "out.zarr"
+    convert(source, out, SMALL, cluster)
+    begun = Volume(out, writable=True)
+    own = begun.require_own()
+    begun.update(own.model_copy(update={"complete": False}))
+    making = own.history[-1].model_dump(mode="json", exclude={"figures", "command"})
+    with Ledger(out, making), pytest.raises(BusyError):
+        convert(source, out, SMALL, cluster, if_exists="overwrite")
+    assert (Volume(out).read(0, Box.whole(noise.shape)) == noise).all()
+
+
+def test_a_source_that_has_changed_is_not_taken_for_the_one_converted(cluster, tmp_path, noise):
+    source, out = tmp_path / "source.tif", tmp_path / "out.zarr"
+    tifffile.imwrite(source, noise)
+    convert(source, out, SMALL, cluster)
+    tifffile.imwrite(source, noise // 2)
+    with pytest.raises(ResumeError, match="source_fingerprint"):
+        convert(source, out, SMALL, cluster, if_exists="resume")
+
+
+def test_nan_is_named_and_not_spread(cluster, tmp_path):
+    voxels = np.ones((40, 50, 45), np.float32)
+    voxels[33, 40, 7] = np.nan
+    tifffile.imwrite(tmp_path / "source.tif", voxels)
+    with pytest.raises(WorkFailedError, match="1 voxels that are NaN"):
+        convert(tmp_path / "source.tif", tmp_path / "out.zarr", SMALL, cluster)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 
 import numpy as np
@@ -14,7 +15,7 @@ from isosr_models.layers import use_statistics
 from isosr_models.model_folder import save_model
 from isosr_models.restorers import IdentityRestorer, NetworkRestorer
 from isosr_models.unet import UNet3d
-from isosr_pipeline.errors import InputError, OutputExistsError, ResumeError
+from isosr_pipeline.errors import InputError, OutputExistsError, ResumeError, WorkFailedError
 from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.settings import RestoreSettings
@@ -145,8 +146,10 @@ def test_provenance_and_windows_travel_with_the_result(cluster, make_store, tmp_
     voxels = np.random.default_rng(2).integers(0, 900, (20, 20, 20), dtype=np.uint16)
     volume = make_store(voxels)
     restore(volume.path, str(model), tmp_path / "out.zarr", RestoreSettings(**SMALL), cluster)
-    own = Volume(tmp_path / "out.zarr").require_own()
-    assert own.windows == volume.require_own().windows
+    restored = Volume(tmp_path / "out.zarr")
+    own = restored.require_own()
+    values = restored.read(0, Box.whole(restored.shape[1:]))
+    assert restored.window(0, (3.0, 97.0)).high == pytest.approx(np.percentile(values, 97))
     step = own.history[-1]
     window = volume.window(0, (0.03, 99.97))
     assert step.parameters["method"] == "ot-cyclegan"
@@ -197,3 +200,45 @@ def test_an_unfinished_input_is_refused(cluster, make_store, tmp_path, noise):
     volume.update(volume.require_own().model_copy(update={"complete": False}))
     with pytest.raises(InputError, match="not complete"):
         restore(volume.path, "identity", tmp_path / "out.zarr", RestoreSettings(), cluster)
+
+
+def test_nothing_is_written_over_what_is_read(cluster, make_store, tmp_path, model, noise):
+    path = make_store(noise).path
+    for out in (path, path / "out.zarr", model / "out.zarr"):
+        with pytest.raises(InputError, match="the output"):
+            restore(path, str(model), out, RestoreSettings(), cluster, if_exists="overwrite")
+    assert (Volume(path).read(0, Box.whole(noise.shape)) == noise).all()
+
+
+def test_nan_from_the_network_is_named_and_not_written(
+    cluster, make_store, tmp_path, network, noise
+):
+    spoiled = copy.deepcopy(network)
+    torch.nn.init.constant_(spoiled.head[1].bias, float("nan"))
+    save_model(
+        tmp_path / "model",
+        {"generator": spoiled},
+        method="ot-cyclegan",
+        window_percentiles=(0.03, 99.97),
+        training={},
+    )
+    out = tmp_path / "out.zarr"
+    with pytest.raises(WorkFailedError, match="made NaN or infinities of block"):
+        restore(
+            make_store(noise).path, str(tmp_path / "model"), out, RestoreSettings(**SMALL), cluster
+        )
+    with pytest.raises(InputError, match="not complete"):
+        Volume(out).require_complete()
+
+
+def test_a_restoration_that_failed_in_part_is_resumed(cluster, make_store, tmp_path, noise):
+    volume = make_store(noise)
+    shard = volume.path / "0" / "c" / "0" / "1" / "0" / "0"
+    content = shard.read_bytes()
+    shard.write_bytes(content[: len(content) // 2])
+    out, chosen = tmp_path / "out.zarr", RestoreSettings(**SMALL)
+    with pytest.raises(WorkFailedError, match=r"restore: 1 of 8 regions failed"):
+        restore(volume.path, "identity", out, chosen, cluster)
+    shard.write_bytes(content)
+    restore(volume.path, "identity", out, chosen, cluster, if_exists="resume")
+    assert (Volume(out).read(0, Box.whole(noise.shape)) == noise).all()

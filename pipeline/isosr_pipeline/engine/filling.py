@@ -5,20 +5,55 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from distributed import Client
 
 from isosr_cluster.runner import run_tasks
 from isosr_pipeline.engine.ledger import Ledger
-from isosr_pipeline.errors import IsosrError, WorkFailedError
+from isosr_pipeline.errors import InterruptedRunError, IsosrError, WorkFailedError
 from isosr_pipeline.geometry import Region, RegionGrid
+from isosr_pipeline.interrupts import stop_requests
 from isosr_pipeline.progress import Reporter
 
 Job = Callable[[Region], dict[str, Any]]
 """Computes and writes one region, and returns a few numbers as JSON holds them."""
 
 _SHOWN_FAILURES = 5
+_HOPELESS = 20
+"""So many failures without a success before them: what is wrong is not one region's."""
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@dataclass
+class _Failures:
+    """Counts failures, and keeps the first few for the message."""
+
+    count: int = 0
+    shown: list[str] = field(default_factory=list)
+    stop: str = ""
+
+    def add(self, region: Region, error: BaseException | None, successes: int) -> None:
+        self.count += 1
+        if len(self.shown) < _SHOWN_FAILURES:
+            self.shown.append(f"{region}: {error or 'no result'}")
+        if isinstance(error, OSError) and error.errno in _DISK:
+            self.stop = "the disk takes no more, so no other region was tried"
+        elif self.count >= _HOPELESS and not successes:
+            self.stop = f"the first {self.count} all failed, so no other region was tried"
+
+    def describe(self, total: int, label: str) -> str:
+        shown = "\n  ".join(self.shown)
+        more = self.count - len(self.shown)
+        rest = f"\n  and {more} more" if more > 0 else ""
+        stop = f"{self.stop}\n" if self.stop else ""
+        return (
+            f"{label}: {self.count} of {total} regions failed:\n  {shown}{rest}\n{stop}"
+            "what is done is kept; mend the cause, then go on with --resume "
+            "(run does so by itself)"
+        )
 
 
 def fill(
@@ -26,7 +61,8 @@ def fill(
 ) -> None:
     """Run a job on every region that the ledger doesn't have, and record each as it is done.
 
-    A region that fails is named at the end; the others are done all the same, and are kept.
+    A region that fails is named at the end; the others are done all the same, and are kept. A disk
+    that is full ends the work at once.
 
     Parameters
     ----------
@@ -43,23 +79,36 @@ def fill(
     ------
     WorkFailedError
         When regions failed.
+    InterruptedRunError
+        After Ctrl-C or SIGTERM.
     """
     done = ledger.done[label]
+    before = len(done)
     pending = (grid[index] for index in range(len(grid)) if index not in done)
-    failures: list[str] = []
-    begin = time.monotonic()
-    size = 0
-    with reporter.task(label, len(grid), "regions", len(done)) as advance:
-        for outcome in run_tasks(client, job, pending, may_pass=_may_pass):
+    failures = _Failures()
+    begin, size = time.monotonic(), 0
+    with reporter.task(label, len(grid), "regions", before) as advance, stop_requests() as stopping:
+        for outcome in run_tasks(
+            client,
+            job,
+            pending,
+            may_pass=_may_pass,
+            should_stop=lambda: stopping() or bool(failures.stop),
+        ):
             if outcome.error is not None or outcome.value is None:
-                failures.append(f"{outcome.item}: {outcome.error or 'no result'}")
+                failures.add(outcome.item, outcome.error, len(done) - before)
                 continue
             ledger.record(label, outcome.item.index, outcome.value)
             size += outcome.value["bytes"]
-            rate = size / 1e6 / max(time.monotonic() - begin, 1e-9)
-            advance(1, f"{rate:.1f} MB/s")
-    if failures:
-        raise WorkFailedError(_describe(failures, len(grid), label))
+            advance(1, f"{size / 1e6 / max(time.monotonic() - begin, 1e-9):.1f} MB/s")
+        interrupted = stopping()
+    if failures.count:
+        raise WorkFailedError(failures.describe(len(grid), label))
+    if interrupted and len(done) < len(grid):
+        raise InterruptedRunError(
+            f"interrupted at {len(done)} of {len(grid)} regions; what is done is kept: go on with "
+            "--resume (run does so by itself)"
+        )
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -67,16 +116,5 @@ def _may_pass(error: BaseException) -> bool:
     return (
         isinstance(error, OSError)
         and not isinstance(error, IsosrError)
-        and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-    )
-
-
-def _describe(failures: list[str], total: int, label: str) -> str:
-    shown = "\n  ".join(failures[:_SHOWN_FAILURES])
-    more = len(failures) - _SHOWN_FAILURES
-    rest = f"\n  and {more} more" if more > 0 else ""
-    return (
-        f"{label}: {len(failures)} of {total} regions failed:\n  {shown}{rest}\n"
-        "the others are done and kept; mend the cause, then go on with --resume "
-        "(run does so by itself)"
+        and error.errno not in _DISK
     )

@@ -12,9 +12,10 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from isosr_pipeline.errors import BusyError, ResumeError
 
@@ -63,13 +64,7 @@ class Ledger:
         self.path = store / FILE
         self.done: defaultdict[str, set[int]] = defaultdict(set)
         self._file = self.path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise BusyError(
-                f"{store} is being filled by another process; wait for it or stop it"
-            ) from error
+        _lock(self._file, store)
         try:
             self._load(making)
         except BaseException:
@@ -128,9 +123,17 @@ class Ledger:
         self._file.flush()
         os.fsync(self._file.fileno())
 
+    def moved_to(self, store: Path) -> None:
+        """Follow a store that was renamed; the lock goes with it."""
+        self.path = store / FILE
+
     def remove(self) -> None:
         """Remove the ledger of a store that is complete."""
         self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the ledger and give its lock back."""
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -141,7 +144,35 @@ class Ledger:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
+        self.close()
+
+
+@contextmanager
+def not_being_filled(store: Path) -> Iterator[None]:
+    """Hold the lock of a store, so that it can be removed.
+
+    Raises
+    ------
+    BusyError
+        When another process is filling it.
+    """
+    path = store / FILE
+    if not path.exists():
+        yield
+        return
+    with path.open("rb") as file:
+        _lock(file, store)
+        yield
+
+
+def _lock(file: BinaryIO, store: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise BusyError(
+            f"{store} is being filled by another process; wait for it or stop it"
+        ) from error
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

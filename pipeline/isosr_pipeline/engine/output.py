@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,12 +13,12 @@ import numpy as np
 from distributed import Client
 
 from isosr_pipeline.engine.filling import fill
-from isosr_pipeline.engine.ledger import Ledger, differences
-from isosr_pipeline.errors import OutputExistsError, ResumeError
+from isosr_pipeline.engine.ledger import Ledger, differences, not_being_filled
+from isosr_pipeline.errors import InputError, OutputExistsError, ResumeError
 from isosr_pipeline.geometry import Region, Zyx, blocks
 from isosr_pipeline.progress import Reporter
 from isosr_pipeline.settings import IfExists
-from isosr_pipeline.store.intensity import Window
+from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET, Histogram, Window
 from isosr_pipeline.store.metadata import Provenance, StoreAttributes
 from isosr_pipeline.store.pyramid import Level, downsample, parent_box
 from isosr_pipeline.store.volume import (
@@ -62,6 +62,19 @@ class Output:
             job = DownsampleRegion(self.volume.path, index, level)
             grid = self.volume.regions(index)
             fill(client, grid, job, self.ledger, reporter, f"level {index}")
+
+    def windows(self, label: str) -> list[list[Window]]:
+        """Find each channel's intensity windows from what a pass recorded of its regions.
+
+        Parameters
+        ----------
+        label : str
+            A pass whose results have ``"channel"`` and ``"histogram"``.
+        """
+        histograms = [Histogram(self.volume.dtype) for _ in range(self.volume.shape[0])]
+        for result in self.ledger.results(label):
+            histograms[result["channel"]].add_encoded(result["histogram"])
+        return [[h.window(CONFOCAL), h.window(LIGHT_SHEET)] for h in histograms]
 
     def finish(self, windows: list[list[Window]], figures: dict[str, Any]) -> None:
         """Mark the store as complete, with what was measured on the way."""
@@ -112,13 +125,37 @@ def check_output(
         require_store(path)
         return "absent"
     own = Volume(path).require_own()
-    made = own.history[-1].model_dump(mode="json", exclude={"figures"}) if own.history else {}
-    if differing := differences(made, _making(history)):
+    made = _making(own.history[-1], own.complete) if own.history else {}
+    if differing := differences(made, _making(history[-1], own.complete)):
         raise ResumeError(
             f"{path} was made from something else ({differing}); resume with the same input and "
-            "parameters, or start again with --overwrite"
+            "parameters, or start again with --overwrite or another output"
         )
     return "finished" if own.complete else "begun"
+
+
+def refuse_overlap(output: Path, inputs: Sequence[Path]) -> None:
+    """Refuse an output that is, holds, or lies in one of the inputs.
+
+    Parameters
+    ----------
+    output : Path
+    inputs : sequence of Path
+        What the step reads.
+
+    Raises
+    ------
+    InputError
+        Naming both: overwriting or filling the output would destroy the input.
+    """
+    out = output.resolve()
+    for path in inputs:
+        found = path.resolve()
+        if out == found or out in found.parents or found in out.parents:
+            raise InputError(
+                f"the output {output} and the input {path} are one, or one lies in the other, so "
+                "that writing one would destroy the other; give an output of its own"
+            )
 
 
 @contextmanager
@@ -127,24 +164,55 @@ def begin_output(
 ) -> Iterator[Output]:
     """Create a store to be filled, or open the unfinished one; see `check_output`.
 
+    From before the store is there under its name until the end, its ledger is locked.
+
     Raises
     ------
     BusyError
         When another process fills it.
     """
-    if check_output(path, history, if_exists) == "absent":
-        remove_store(path)
-        volume = create_volume(path, spec, StoreAttributes(history=history))
-    else:
+    making = _making(history[-1], complete=False)
+    if check_output(path, history, if_exists) == "begun":
         volume = Volume(path, writable=True)
-    with Ledger(path, _making(history)) as ledger:
+        ledger = Ledger(path, making)
+    else:
+        volume, ledger = _create(path, spec, history, making)
+    with ledger:
         _remove_torn_writes(path)
         yield Output(volume, spec, ledger, history)
 
 
-def _making(history: list[Provenance]) -> dict[str, Any]:
-    """Return all that decides what the last step makes."""
-    return history[-1].model_dump(mode="json", exclude={"figures"})
+def _create(
+    path: Path, spec: VolumeSpec, history: list[Provenance], making: dict[str, Any]
+) -> tuple[Volume, Ledger]:
+    if path.exists():
+        with not_being_filled(path):
+            remove_store(path)
+    ledgers: list[Ledger] = []
+    try:
+        volume = create_volume(
+            path,
+            spec,
+            StoreAttributes(history=history),
+            prepare=lambda folder: ledgers.append(Ledger(folder, making)),
+        )
+    except BaseException:
+        for ledger in ledgers:
+            ledger.close()
+        raise
+    (ledger,) = ledgers
+    ledger.moved_to(path)
+    return volume, ledger
+
+
+def _making(step: Provenance, complete: bool) -> dict[str, Any]:
+    """Return all that decides what a step makes.
+
+    The versions of libraries decide only how an unfinished store may be gone on with: a finished
+    one stays what it is.
+    """
+    exclude = {"figures", "command", "versions"} if complete else {"figures", "command"}
+    return step.model_dump(mode="json", exclude=exclude)
 
 
 def _remove_torn_writes(store: Path) -> None:

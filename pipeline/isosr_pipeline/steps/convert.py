@@ -7,15 +7,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from isosr_cluster.clients import OpenClient
 from isosr_pipeline.engine.filling import fill
-from isosr_pipeline.engine.output import Output, begin_output, check_output, versions
+from isosr_pipeline.engine.output import (
+    begin_output,
+    check_output,
+    refuse_overlap,
+    versions,
+)
+from isosr_pipeline.errors import InputError
+from isosr_pipeline.fingerprint import fingerprint
 from isosr_pipeline.geometry import Region, Zyx
 from isosr_pipeline.processing import PlacedSource, processed
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import ConvertSettings, IfExists
 from isosr_pipeline.sources import Selection, open_source
-from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET, Histogram, Window
+from isosr_pipeline.store.intensity import Histogram
 from isosr_pipeline.store.metadata import Provenance
 from isosr_pipeline.store.volume import Volume, VolumeSpec, default_shard
 
@@ -44,6 +54,7 @@ class ConvertRegion:
     def __call__(self, region: Region) -> dict[str, Any]:
         """Copy the region."""
         data = self.source.read(region.channel, region.box)
+        _require_finite(data, region)
         self._volume.write(region.channel, region.box, data)
         histogram = Histogram(data.dtype)
         acquired = self.source.acquired(region.box)
@@ -96,6 +107,7 @@ def convert(
             source=str(measured.path.resolve()),
             parameters={
                 **asdict(measured.selection),
+                "source_fingerprint": fingerprint(measured.path),
                 "shape": list(spec.shape),
                 "dtype": spec.dtype.name,
                 "voxel_size": list(spec.voxel_size),
@@ -107,14 +119,15 @@ def convert(
             versions=versions(),
         )
     ]
+    refuse_overlap(store, [measured.path])
     if check_output(store, history, if_exists) == "finished":
         reporter.say(f"{store} is complete already")
         return
     with open_client() as client, begin_output(store, spec, history, if_exists) as output:
         grid = output.volume.regions()
-        fill(client, grid, ConvertRegion(image, store), output.ledger, reporter, _LEVEL_0)
+        fill(client, grid, ConvertRegion(image, store.resolve()), output.ledger, reporter, _LEVEL_0)
         output.fill_pyramid(client, reporter)
-        output.finish(_windows(output), figures={})
+        output.finish(output.windows(_LEVEL_0), figures={})
 
 
 def _plan(source: PlacedSource, settings: ConvertSettings) -> VolumeSpec:
@@ -130,10 +143,11 @@ def _plan(source: PlacedSource, settings: ConvertSettings) -> VolumeSpec:
     )
 
 
-def _windows(output: Output) -> list[list[Window]]:
-    """Find the intensity windows of each channel from the histograms of its regions."""
-    channels = range(output.volume.shape[0])
-    histograms = [Histogram(output.volume.dtype) for _ in channels]
-    for result in output.ledger.results(_LEVEL_0):
-        histograms[result["channel"]].add_encoded(result["histogram"])
-    return [[h.window(CONFOCAL), h.window(LIGHT_SHEET)] for h in histograms]
+def _require_finite(data: NDArray[Any], region: Region) -> None:
+    """Refuse NaN and infinities: they would spread over a receptive field, and over a training."""
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        count = int(np.count_nonzero(~np.isfinite(data)))
+        raise InputError(
+            f"{region} holds {count} voxels that are NaN or infinite; replace them in the source, "
+            "by 0 for instance"
+        )

@@ -18,12 +18,19 @@ from isosr_models.model_folder import Description, identity, load_restorer, read
 from isosr_models.restorers import Restorer
 from isosr_pipeline.devices import choose_device, memory_of_task
 from isosr_pipeline.engine.filling import fill
-from isosr_pipeline.engine.output import Output, begin_output, check_output, versions
-from isosr_pipeline.errors import InputError
+from isosr_pipeline.engine.output import (
+    Output,
+    begin_output,
+    check_output,
+    refuse_overlap,
+    versions,
+)
+from isosr_pipeline.errors import InputError, WorkFailedError
 from isosr_pipeline.geometry import Box, Region, Zyx, blocks, context
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import DEFAULT_PERCENTILES, Device, IfExists, RestoreSettings
+from isosr_pipeline.store.intensity import Histogram
 from isosr_pipeline.store.metadata import Provenance
 from isosr_pipeline.store.volume import Volume, VolumeSpec, default_shard
 
@@ -78,17 +85,31 @@ class RestoreRegion:
         clipped = saturated = 0
         for block in blocks(region.box, self.block):
             restored, outside = self._restore(region.channel, block)
+            if not np.isfinite(restored).all():
+                raise WorkFailedError(
+                    f"{region}: the model made NaN or infinities of block {block}; nothing of it "
+                    "is written: look for extreme intensities there, or train again"
+                )
             values, beyond = to_dtype(restored, out.dtype)
             out[block.relative_to(region.box.start).slices] = values
             clipped += beyond
             saturated += outside
         self._output.write(region.channel, region.box, out)
-        return {"bytes": out.nbytes, "clipped": clipped, "saturated": saturated}
+        histogram = Histogram(out.dtype)
+        histogram.add(out)
+        return {
+            "bytes": out.nbytes,
+            "channel": region.channel,
+            "clipped": clipped,
+            "saturated": saturated,
+            "histogram": histogram.encode(),
+        }
 
     def _restore(self, channel: int, block: Box) -> tuple[NDArray[np.float32], int]:
         """Return a restored block in the units of the volume, and how many voxels saturated."""
         restorer = self._restorer
-        around = context(block, self.halo, restorer.stride)
+        halo = self.halo if restorer.halo else 0
+        around = context(block, halo, restorer.stride)
         measured = self._view.read(channel, around.read)
         low, high = self.windows[channel] if restorer.normalised else (0.0, 1.0)
         scale = np.float32(high - low)
@@ -163,6 +184,9 @@ def restore(
         When some regions could not be restored.
     """
     reporter = reporter or SilentReporter()
+    # Workers may stand in another folder.
+    store, out = store.resolve(), out.resolve()
+    model = model if model == IDENTITY else str(Path(model).resolve())
     volume = Volume(store)
     volume.require_complete()
     view = IsotropicView(volume)
@@ -175,7 +199,8 @@ def restore(
         )
     spec = _plan(volume, view, settings)
     windows = _windows(volume, settings, description) if restorer.normalised else []
-    history = [*_earlier(volume), _provenance(volume, model, description, settings, spec, windows)]
+    history = [*_earlier(volume), _provenance(volume, description, settings, spec, windows)]
+    refuse_overlap(out, [store] if model == IDENTITY else [store, Path(model)])
     if check_output(out, history, if_exists) == "finished":
         reporter.say(f"{out} is complete already")
         return
@@ -189,7 +214,7 @@ def restore(
         fill(client, output.volume.regions(), job, output.ledger, reporter, _LABEL)
         output.fill_pyramid(client, reporter)
         figures = _figures(output)
-        output.finish(volume.attributes.windows if volume.attributes else [], figures)
+        output.finish(output.windows(_LABEL), figures)
         for name, where in (
             ("clipped", f"the range of {spec.dtype}"),
             ("saturated", "the intensity window"),
@@ -263,7 +288,6 @@ def _earlier(volume: Volume) -> list[Provenance]:
 
 def _provenance(
     volume: Volume,
-    model: str,
     description: Description | None,
     settings: RestoreSettings,
     spec: VolumeSpec,
@@ -275,9 +299,8 @@ def _provenance(
         source=str(volume.path.resolve()),
         parameters={
             "source_id": volume.attributes.id if volume.attributes else None,
-            "model": model,
-            "model_sha256": description.weights_sha256 if description else None,
             "method": description.method if description else IDENTITY,
+            "model_sha256": description.weights_sha256 if description else None,
             "scheme": "exact",
             "halo": settings.halo,
             "chunk": list(spec.chunk),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from typing import Any, Literal
 
@@ -31,6 +32,8 @@ class Provenance(BaseModel):
         Of the step, as they were used.
     versions : dict of str to str
         Of the program and of the libraries that decide the result.
+    command : list of str
+        The program's arguments, for the record.
     figures : dict
         What the step measured, such as voxels clipped; empty until it is done.
     """
@@ -41,6 +44,7 @@ class Provenance(BaseModel):
     source: str
     parameters: dict[str, Any]
     versions: dict[str, str]
+    command: list[str] = Field(default_factory=lambda: sys.argv[1:])
     figures: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from zarr.errors import ContainsArrayError, GroupNotFoundError
 
 from isosr_pipeline.errors import AlignmentError, InputError, MissingInputError, OutputExistsError
 from isosr_pipeline.geometry import AXES, Box, RegionGrid, Zyx
+from isosr_pipeline.store.durable import sync_shards
 from isosr_pipeline.store.intensity import Window, check_dtype, find_window
 from isosr_pipeline.store.metadata import (
     ATTRIBUTE,
@@ -186,6 +188,7 @@ class Volume:
                     f"shards of {shard} voxels or the border at {n}; write whole shards only"
                 )
         array[(channel, *box.slices)] = data
+        sync_shards(self.path, array, channel, box, self.shard(level))
 
     def window(self, channel: int, percentiles: tuple[float, float]) -> Window:
         """Return a channel's recorded intensity window.
@@ -243,7 +246,12 @@ class Volume:
         self._group.attrs[ATTRIBUTE] = attributes.model_dump(mode="json")
 
 
-def create_volume(path: Path, spec: VolumeSpec, attributes: StoreAttributes) -> Volume:
+def create_volume(
+    path: Path,
+    spec: VolumeSpec,
+    attributes: StoreAttributes,
+    prepare: Callable[[Path], None] | None = None,
+) -> Volume:
     """Create a store with all its metadata and empty arrays, at once or not at all.
 
     Parameters
@@ -252,6 +260,8 @@ def create_volume(path: Path, spec: VolumeSpec, attributes: StoreAttributes) -> 
         Must not exist; its parent folders are made.
     spec : VolumeSpec
     attributes : StoreAttributes
+    prepare : callable, optional
+        Called with the store's folder before it is there under its name.
 
     Raises
     ------
@@ -276,7 +286,14 @@ def create_volume(path: Path, spec: VolumeSpec, attributes: StoreAttributes) -> 
         ranges = [_limits(spec.dtype, [])] * len(spec.channels)
         write_display(group, list(spec.channels), ranges, ranges[0])
         group.attrs[ATTRIBUTE] = attributes.model_dump(mode="json")
-        partial.rename(path)
+        if prepare is not None:
+            prepare(partial)
+        try:
+            partial.rename(path)
+        except OSError as error:
+            raise OutputExistsError(
+                f"{path} has been made by another process meanwhile; give another path"
+            ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Volume(path, writable=True)
