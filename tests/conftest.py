@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -31,7 +32,7 @@ settings.load_profile("real parts")
 # Tests may share their cores; threads that wait for each other would crawl.
 torch.set_num_threads(1)
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(os.environ.get("ISOSR_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +50,7 @@ def cluster(client: Client) -> OpenClient:
 def data() -> Path:
     """The folder of real volumes."""
     if not DATA.is_dir():
-        pytest.skip(f"the real volumes are not at {DATA}")
+        pytest.skip(f"the real volumes are not at {DATA}; set ISOSR_TEST_DATA to their folder")
     return DATA
 
 

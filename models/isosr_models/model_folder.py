@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from isosr_models.errors import ModelFormatError
+from isosr_models.errors import DivergedError, ModelFormatError
 from isosr_models.layers import Statistics
 from isosr_models.restorers import IdentityRestorer, NetworkRestorer, Restorer
 from isosr_models.unet import UNet3d
@@ -40,6 +40,8 @@ class Description(BaseModel):
         Whether the generator adds to its input.
     window_percentiles : tuple of 2 floats
         Percentiles of a volume that are 0 and 1 to the network.
+    window : tuple of 2 floats or None
+        Intensities that are 0 and 1 instead, if training was given them.
     weights_sha256 : str
         Of the weights file, to find one that was cut short or altered.
     training : dict
@@ -53,6 +55,7 @@ class Description(BaseModel):
     width: int = Field(ge=1)
     residual: bool
     window_percentiles: tuple[float, float]
+    window: tuple[float, float] | None = None
     weights_sha256: str
     training: dict[str, Any]
 
@@ -64,6 +67,7 @@ def save_model(
     method: str,
     window_percentiles: tuple[float, float],
     training: dict[str, Any],
+    window: tuple[float, float] | None = None,
 ) -> Description:
     """Write a model folder; the description goes last, so that a folder with one is whole.
 
@@ -77,11 +81,15 @@ def save_model(
     window_percentiles : tuple of 2 floats
     training : dict
         Anything that JSON can hold.
+    window : tuple of 2 floats, optional
+        See `Description`.
 
     Raises
     ------
     ModelFormatError
         When ``networks["generator"]`` is not a `UNet3d`.
+    DivergedError
+        When a weight is not a finite number; nothing is written.
     """
     generator = networks["generator"]
     if not isinstance(generator, UNet3d):
@@ -92,12 +100,19 @@ def save_model(
         for name, network in networks.items()
         for key, value in network.state_dict().items()
     }
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise DivergedError(
+                f"{name} holds NaN or infinities, so the model is not saved; look for extreme "
+                "intensities in the volume, or train with a smaller learning rate"
+            )
     weights = save(tensors)
     description = Description(
         method=method,
         width=generator.width,
         residual=generator.residual,
         window_percentiles=window_percentiles,
+        window=window,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         training=training,
     )

@@ -194,7 +194,7 @@ class RestoreSettings(Settings):
     shard : tuple of 3 ints or None
         Of the output, in voxels: one region; None: chosen from the shape.
     window : tuple of 2 floats or None
-        Intensities that are 0 and 1; None: the percentiles that the model was trained with.
+        Intensities that are 0 and 1; None: as in training, a window or its percentiles.
     device : {"auto", "cpu", "cuda"}
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,7 +136,12 @@ def _stream(crops: Crops, settings: TrainSettings, first: int) -> Iterator[Tenso
         generator=torch.Generator(),
         # Zarr's event loop does not survive a fork.
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_leave_signals_to_the_driver,
     )
+
+
+def _leave_signals_to_the_driver(_worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _CountFrom(torch.utils.data.Sampler[int]):

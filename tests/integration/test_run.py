@@ -42,3 +42,24 @@ def test_a_brain_goes_all_the_way_and_is_not_done_twice(isosr, tmp_path, capsys)
     (tmp_path / "brain.yaml").write_text(yaml.safe_dump(brain))
     assert isosr("run", tmp_path / "brain.yaml") == 2
     assert "seed was 0 and is 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("train", {"iterations": None}, "training has no end"),
+        ("restore", {"halo": 5}, "receptive field reaches 26"),
+        ("evaluate", {"reference": "gone.tif"}, "gone.tif does not exist"),
+        ("model", "gone", "gone is not a model"),
+        ("source", "gone.tif", "gone.tif does not exist"),
+    ],
+)
+def test_what_can_be_known_is_checked_before_any_work(
+    isosr, tmp_path, capsys, section, change, message
+):
+    assert isosr("simulate", tmp_path / "blurred.tif", "--shape", 40) == 0
+    brain = {"source": "blurred.tif", "output": "out", "train": {"iterations": 1}, section: change}
+    (tmp_path / "brain.yaml").write_text(yaml.safe_dump(brain))
+    assert isosr("run", tmp_path / "brain.yaml") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from isosr_models.errors import ModelFormatError
+from isosr_models.errors import DivergedError, ModelFormatError
 from isosr_models.model_folder import (
     DESCRIPTION,
     WEIGHTS,
@@ -103,3 +103,17 @@ def test_only_a_generator_that_can_be_rebuilt_is_saved(tmp_path):
             window_percentiles=(0.0, 1.0),
             training={},
         )
+
+
+def test_a_model_with_nan_is_not_saved(tmp_path):
+    network = UNet3d(4)
+    torch.nn.init.constant_(network.head[1].bias, float("nan"))
+    with pytest.raises(DivergedError, match="not saved"):
+        save_model(
+            tmp_path / "m",
+            {"generator": network},
+            method="ot-cyclegan",
+            window_percentiles=(0.0, 1.0),
+            training={},
+        )
+    assert not (tmp_path / "m" / WEIGHTS).exists()

@@ -21,7 +21,8 @@ from isosr_pipeline.errors import (
     ResumeError,
 )
 from isosr_pipeline.geometry import Zyx
-from isosr_pipeline.settings import TrainSettings
+from isosr_pipeline.settings import RestoreSettings, TrainSettings
+from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.train import train
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.training import LOSSES
@@ -157,3 +158,32 @@ def test_several_stores_and_undersampled_z(make_store, tmp_path):
     ]
     train(stores, tmp_path / "model", SMALL)
     assert len(read_description(tmp_path / "model").training["run"]["stores"]) == 2
+
+
+def test_a_training_that_was_killed_at_once_is_gone_on_with(store, tmp_path, monkeypatch):
+    def killed(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("isosr_pipeline.steps.train.optimise", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train([store], tmp_path / "model", SMALL)
+    train([store], tmp_path / "model", SMALL, if_exists="resume")
+    train([store], tmp_path / "straight", SMALL)
+    expected = load_file(tmp_path / "straight" / "weights.safetensors")
+    resumed = load_file(tmp_path / "model" / "weights.safetensors")
+    assert all(torch.equal(value, expected[key]) for key, value in resumed.items())
+
+
+def test_an_explicit_window_stays_with_the_model(store, tmp_path, make_store, cluster):
+    train([store], tmp_path / "model", SMALL.model_copy(update={"window": (50.0, 900.0)}))
+    assert read_description(tmp_path / "model").window == (50.0, 900.0)
+    chosen = RestoreSettings(chunk=16, shard=32)
+    restore(store, str(tmp_path / "model"), tmp_path / "out.zarr", chosen, cluster)
+    step = Volume(tmp_path / "out.zarr").require_own().history[-1]
+    assert step.parameters["windows"] == [[50.0, 900.0]]
+
+
+def test_a_model_does_not_go_into_its_store(store):
+    with pytest.raises(InputError, match="the output"):
+        train([store], store / "model", SMALL)

@@ -275,8 +275,9 @@ def _windows(
     volume: Volume, settings: RestoreSettings, description: Description | None
 ) -> list[tuple[float, float]]:
     channels = range(volume.shape[0])
-    if settings.window is not None:
-        return [settings.window for _ in channels]
+    given = settings.window or (description.window if description else None)
+    if given is not None:
+        return [given for _ in channels]
     percentiles = description.window_percentiles if description else DEFAULT_PERCENTILES
     found = [volume.window(channel, percentiles) for channel in channels]
     return [(window.low, window.high) for window in found]

@@ -5,13 +5,17 @@ from __future__ import annotations
 from functools import partial
 
 from isosr_cluster.clients import open_client
+from isosr_models.model_folder import read_description
+from isosr_models.unet import UNet3d
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.devices import cluster_for
+from isosr_pipeline.errors import InputError, MissingInputError
 from isosr_pipeline.progress import Reporter, SilentReporter
+from isosr_pipeline.sources import Selection, open_source, split_location
 from isosr_pipeline.steps.convert import convert
 from isosr_pipeline.steps.evaluate import Evaluation, evaluate
 from isosr_pipeline.steps.restore import restore
-from isosr_pipeline.steps.train import train
+from isosr_pipeline.steps.train import check_training, train
 
 
 def run(brain: Brain, *, reporter: Reporter | None = None) -> Evaluation:
@@ -28,6 +32,7 @@ def run(brain: Brain, *, reporter: Reporter | None = None) -> Evaluation:
         What any of the steps raises. What was done until then is kept.
     """
     reporter = reporter or SilentReporter()
+    check_brain(brain)
     model = brain.trained_model
     convert(
         brain.source,
@@ -51,3 +56,30 @@ def run(brain: Brain, *, reporter: Reporter | None = None) -> Evaluation:
     evaluation = evaluate(brain.store, brain.restored, brain.evaluate, reporter=reporter)
     brain.evaluation.write_text(f"{evaluation.model_dump_json(indent=2)}\n", encoding="utf-8")
     return evaluation
+
+
+def check_brain(brain: Brain) -> None:
+    """Check all that can be known before the first step begins.
+
+    Raises
+    ------
+    InputError, ModelFormatError
+        When an input is missing or a parameter can't be used.
+    """
+    open_source(
+        brain.source,
+        Selection(time=brain.convert.time, channel_pattern=brain.convert.channel_pattern),
+    )
+    if brain.model is None:
+        check_training(brain.train)
+    else:
+        read_description(brain.model)
+    if brain.restore.halo < UNet3d.receptive_radius:
+        raise InputError(
+            f"restore.halo is {brain.restore.halo}, and the receptive field reaches "
+            f"{UNet3d.receptive_radius} voxels; give that or more"
+        )
+    if brain.evaluate.reference is not None:
+        reference, _array = split_location(brain.evaluate.reference)
+        if not reference.exists():
+            raise MissingInputError(f"evaluate.reference: {reference} does not exist")

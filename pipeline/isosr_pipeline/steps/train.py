@@ -14,6 +14,7 @@ from isosr_models.checkpoint import (
     Progress,
     load_checkpoint,
     read_progress,
+    save_checkpoint,
 )
 from isosr_models.layers import calibrate
 from isosr_models.methods import create_objective
@@ -23,7 +24,7 @@ from isosr_models.patchgan import MIN_PLANE
 from isosr_pipeline.crops import Crops, check_crop
 from isosr_pipeline.devices import choose_device
 from isosr_pipeline.engine.ledger import differences
-from isosr_pipeline.engine.output import versions
+from isosr_pipeline.engine.output import refuse_overlap, versions
 from isosr_pipeline.errors import (
     InputError,
     OutputExistsError,
@@ -78,8 +79,8 @@ def train(
         After a signal; the checkpoint is written.
     """
     reporter = reporter or SilentReporter()
-    if settings.iterations is None and settings.minutes is None:
-        raise InputError("training has no end; give --iterations, --minutes or both")
+    check_training(settings)
+    refuse_overlap(model, stores)
     device = choose_device(settings.device)
     torch.manual_seed(settings.seed)
     parameters = settings.model_dump(include=_METHOD_PARAMETERS)
@@ -98,6 +99,9 @@ def train(
     if found == "checkpoint":
         start = load_checkpoint(model, objective)
         reporter.say(f"going on from iteration {start.iterations}")
+    else:
+        # From the first moment on the folder is known as an unfinished training.
+        save_checkpoint(model, objective, start)
     progress = optimise(objective, crops, model, settings, start, reporter)
     calibrate(objective.restorer, _calibration_crops(crops, device))
     save_model(
@@ -105,6 +109,7 @@ def train(
         objective.networks(),
         method=settings.method,
         window_percentiles=DEFAULT_PERCENTILES,
+        window=settings.window,
         training={
             **progress.model_dump(mode="json"),
             "device": str(device),
@@ -112,6 +117,19 @@ def train(
         },
     )
     (model / CHECKPOINT).unlink(missing_ok=True)
+
+
+def check_training(settings: TrainSettings) -> None:
+    """Refuse parameters that no training can be done with, whatever the volume.
+
+    Raises
+    ------
+    InputError
+        When training would not end, or the device is not there.
+    """
+    if settings.iterations is None and settings.minutes is None:
+        raise InputError("training has no end; give --iterations, --minutes or both")
+    choose_device(settings.device)
 
 
 def _find(
@@ -134,7 +152,7 @@ def _find(
         for name in (DESCRIPTION, CHECKPOINT, LOSSES):
             (model / name).unlink(missing_ok=True)
         return None
-    done = read_description(model).training["run"] if trained else read_progress(model).run
+    done = read_description(model).training.get("run", {}) if trained else read_progress(model).run
     if differing := differences(done, run):
         raise ResumeError(
             f"{model} was trained in another way ({differing}); resume with the same stores and "
