@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.geometry import Box
+from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.settings import ConvertSettings
 from isosr_pipeline.sources import open_source
 from isosr_pipeline.steps.convert import convert
@@ -99,3 +99,18 @@ def test_damage_anywhere_in_the_directories_is_an_input_error(tmp_path):
                 source.read(0, Box.whole(source.shape[1:]))
             except InputError as error:
                 assert "damaged.tif" in str(error)  # noqa: PT017 - most bytes do no harm
+
+
+@pytest.mark.parametrize("options", [{}, {"ome": True, "metadata": {"axes": "ZYX"}}])
+def test_a_read_looks_only_at_the_directories_of_its_planes(tmp_path, options):
+    path = tmp_path / "pages.tif"
+    tifffile.imwrite(path, STACK, compression="zlib", photometric="minisblack", **options)
+    source = open_source(path)
+    with tifffile.TiffFile(path) as tif:
+        offset = tif.pages[1].offset
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 2] = b"\xff\xff"
+    path.write_bytes(content)
+    assert (source.read(0, Box(Zyx(2, 1, 0), Zyx(3, 8, 9))) == STACK[2:, 1:]).all()
+    with pytest.raises(InputError, match=r"pages\.tif .*page 1"):
+        source.read(0, Box.whole(STACK.shape))

@@ -175,6 +175,21 @@ def _check_whole(tif: tifffile.TiffFile, path: Path, complaints: list[str]) -> N
         )
 
 
+def page_at(tif: tifffile.TiffFile, index: int, offset: int) -> tifffile.TiffPage:
+    """Return the page whose directory is at an offset in bytes, without a look at any other.
+
+    Raises
+    ------
+    InputError
+        When there is no directory now.
+    """
+    tif.filehandle.seek(offset)
+    try:
+        return tifffile.TiffPage(tif, index)
+    except _FAILURES as error:
+        raise _unreadable(Path(tif.filehandle.path), f"page {index}: {error}") from error
+
+
 def read_page(
     page: tifffile.TiffPage | tifffile.TiffFrame, rows: slice, columns: slice
 ) -> NDArray[Any]:

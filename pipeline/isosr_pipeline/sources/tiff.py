@@ -16,11 +16,14 @@ from isosr_pipeline.sources.base import numbered_channels
 from isosr_pipeline.sources.calibration import tiff_voxel_size
 from isosr_pipeline.sources.failures import raise_unless_damage
 from isosr_pipeline.sources.layout import Layout, lay_out
-from isosr_pipeline.sources.pages import check_grey, open_tiff, open_whole_tiff, read_page
+from isosr_pipeline.sources.pages import check_grey, open_tiff, open_whole_tiff, page_at, read_page
 from isosr_pipeline.sources.selection import Selection
 from isosr_pipeline.store.intensity import check_dtype
 
 SUFFIXES = (".tif", ".tiff")
+
+# Kinds of series of which tifffile uses the directories without a correction.
+_PLAIN = {"generic", "imagej", "ome", "shaped", "uniform"}
 
 _UNNAMED = "QI"
 """Axes that files without metadata have: their pages are z."""
@@ -38,6 +41,9 @@ class TiffSource:
         Where the pixels begin, if they are uncompressed and without gaps.
     byteorder : str
         Of the file, ``"<"`` or ``">"``.
+    directories : tuple of int
+        Where the directory of each plane is in the file, so that no read has to look for it;
+        empty where that isn't known.
     """
 
     path: Path
@@ -48,6 +54,7 @@ class TiffSource:
     channels: tuple[str, ...]
     offset: int | None
     byteorder: str
+    directories: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -69,9 +76,8 @@ class TiffSource:
             return self._mapped(self.offset)[self.layout.index(channel, box)].astype(self.dtype)
         out = np.empty(box.shape, self.dtype)
         with open_tiff(self.path) as tif:
-            pages = _planes(tif)
             for i, z in enumerate(range(zs.start, zs.stop)):
-                out[i] = read_page(pages[self._plane(channel, z)], rows, columns)
+                out[i] = read_page(self._page(tif, self._plane(channel, z)), rows, columns)
         return out
 
     def _mapped(self, offset: int) -> NDArray[Any]:
@@ -84,6 +90,11 @@ class TiffSource:
                 f"{self.path} can't be read ({error}): it was whole when it was opened; copy it "
                 "again, then resume"
             ) from error
+
+    def _page(self, tif: tifffile.TiffFile, plane: int) -> Any:
+        if not self.directories:
+            return _planes(tif)[plane]
+        return page_at(tif, plane, self.directories[plane])
 
     def _plane(self, channel: int, z: int) -> int:
         along = {"t": self.layout.time, "c": channel, "z": z}
@@ -122,12 +133,21 @@ def open_tiff_source(path: Path, selection: Selection) -> TiffSource:
             channels=numbered_channels(layout.shape[0]),
             offset=series.dataoffset if contiguous else None,
             byteorder=tif.byteorder,
+            directories=() if contiguous else _directories(tif),
         )
 
 
 def _planes(tif: tifffile.TiffFile) -> Any:
     """Return the planes in file order: those of the series, or all pages of a plain file."""
     return tif.series[0].pages if len(tif.series) == 1 else tif.pages
+
+
+def _directories(tif: tifffile.TiffFile) -> tuple[int, ...]:
+    """Return where the planes' directories are, if all are in this file and as written."""
+    planes = _planes(tif)
+    own = all(page.parent is tif for page in planes)
+    plain = {series.kind for series in tif.series} <= _PLAIN
+    return tuple(int(page.offset) for page in planes) if own and plain else ()
 
 
 def _check_planes(planes: Any, layout: Layout, path: Path) -> None:
