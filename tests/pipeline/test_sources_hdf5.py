@@ -164,7 +164,7 @@ def test_a_file_that_changes_under_way_is_named(tmp_path, noise):
     with pytest.raises(InputError, match=r"uint16 of shape \(10, 50, 45\) now, and was uint16"):
         source.read(0, Box.whole(noise.shape))
     path.unlink()
-    with pytest.raises(InputError, match=r"volume\.h5 can't be read as HDF5"):
+    with pytest.raises(InputError, match=r"volume\.h5 is not there"):
         source.read(0, Box.whole(noise.shape))
 
 

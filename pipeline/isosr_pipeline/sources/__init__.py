@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from isosr_pipeline.errors import InputError, MissingInputError
+from isosr_pipeline.errors import InputError, IsosrError, MissingInputError
 from isosr_pipeline.sources.base import SelectedSource, Source
+from isosr_pipeline.sources.failures import unreadable
 from isosr_pipeline.sources.selection import SEPARATOR, Selection, split_location
 
 __all__ = ["SelectedSource", "Selection", "Source", "open_source", "split_location"]
@@ -28,17 +29,22 @@ def open_source(location: str | Path, selection: Selection | None = None) -> Sel
         When there is nothing at the path.
     InputError
         When it is of another format, damaged, cut short or inconsistent, or when an array or a
-        time point has to be picked.
+        time point has to be picked; also when it can't be read just now.
     """
     path, array = split_location(location)
     chosen = selection or Selection()
     asked = Selection(array or chosen.array, chosen.time, chosen.channel_pattern)
-    if not path.exists():
-        raise MissingInputError(
-            f"{path} does not exist; give a TIFF, HDF5 or Imaris file, a folder of slices, or a "
-            "Zarr or N5 folder"
-        )
-    return _open_folder(path, asked) if path.is_dir() else _open_file(path, asked)
+    try:
+        if not path.exists():
+            raise MissingInputError(
+                f"{path} does not exist; give a TIFF, HDF5 or Imaris file, a folder of slices, or "
+                "a Zarr or N5 folder"
+            )
+        return _open_folder(path, asked) if path.is_dir() else _open_file(path, asked)
+    except OSError as error:
+        if isinstance(error, IsosrError):
+            raise
+        raise unreadable(error, path) from error
 
 
 def _open_folder(path: Path, asked: Selection) -> SelectedSource:

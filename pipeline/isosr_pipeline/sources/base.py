@@ -50,6 +50,8 @@ class Source(Protocol):
         ------
         InputError
             When the data can't be read or decoded, or are not what they were.
+        OSError
+            When the file system or network failed, and another attempt may succeed.
         """
         ...
 

@@ -122,25 +122,28 @@ def tiff_voxel_size(tif: tifffile.TiffFile) -> tuple[float, float, float] | None
 
 
 def _ome_voxel_size(xml: str) -> tuple[float, float, float] | None:
-    image = tifffile.xml2dict(xml).get("OME", {}).get("Image", {})
-    pixels = (image[0] if isinstance(image, list) else image).get("Pixels", {})
+    try:
+        image = tifffile.xml2dict(xml)["OME"]["Image"]
+        pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
+        lengths = positive_lengths([pixels[f"PhysicalSize{axis}"] for axis in "ZYX"])
+    except (SyntaxError, LookupError, TypeError):  # of XML, of what is in it
+        return None
+    if lengths is None:
+        return None
     sizes = []
-    for axis in "ZYX":
-        length = pixels.get(f"PhysicalSize{axis}")
+    for axis, length in zip("ZYX", lengths, strict=True):
         unit = micrometres(str(pixels.get(f"PhysicalSize{axis}Unit", "µm")))
-        if length is None or unit is None or not float(length) > 0:
-            return None
-        sizes.append(float(length) * unit)
-    return sizes[0], sizes[1], sizes[2]
+        sizes.append(length * (unit or 0.0))
+    return positive_lengths(sizes)
 
 
 def _imagej_voxel_size(metadata: dict[str, Any], tags: Any) -> tuple[float, float, float] | None:
     unit = micrometres(str(metadata.get("unit", "")))
-    spacing = float(metadata.get("spacing", 0))
     y, x = (_pixel_length(tags, name) for name in ("YResolution", "XResolution"))
-    if unit is None or not spacing > 0 or y is None or x is None:
+    lengths = positive_lengths([metadata.get("spacing"), y, x])
+    if unit is None or lengths is None:
         return None
-    return spacing * unit, y * unit, x * unit
+    return lengths[0] * unit, lengths[1] * unit, lengths[2] * unit
 
 
 def _pixel_length(tags: Any, name: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,9 @@ def open_channel_folders(path: Path, pattern: str) -> ChannelFolders:
             f"--channel-pattern {pattern!r}: give a pattern of names of sub-folders of {path}, "
             "without slashes, such as 'Ex_*'"
         )
-    names = sorted((p.name for p in path.glob(pattern) if p.is_dir()), key=natural_key)
+    names = _folders(path.glob(pattern))
     if not names:
-        there = sorted((p.name for p in path.iterdir() if p.is_dir()), key=natural_key)
+        there = _folders(path.iterdir())
         raise InputError(
             f"{path} has no sub-folder that matches --channel-pattern {pattern!r}; "
             f"it has {shown(there)}"
@@ -90,3 +91,9 @@ def open_channel_folders(path: Path, pattern: str) -> ChannelFolders:
                 "them with --channel-pattern, or convert them one by one"
             )
     return ChannelFolders(path, Selection(channel_pattern=pattern), folders)
+
+
+def _folders(paths: Iterable[Path]) -> list[str]:
+    """Return the names of the folders that are not hidden, in natural order."""
+    names = (p.name for p in paths if p.is_dir() and not p.name.startswith("."))
+    return sorted(names, key=natural_key)

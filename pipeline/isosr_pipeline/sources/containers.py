@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from isosr_pipeline.errors import InputError
+from isosr_pipeline.sources.failures import raise_unless_damage
 from isosr_pipeline.sources.selection import SEPARATOR
 from isosr_pipeline.sources.slices import SUFFIXES, natural_key
 
@@ -94,6 +95,7 @@ def read_node(container: Path, name: str) -> Node | None:
     try:
         return _node(folder, name)
     except _FAILURES as error:
+        raise_unless_damage(error, folder)
         raise InputError(
             f"{folder}: the metadata can't be read ({error}); they are damaged or cut short: "
             "copy the container again"

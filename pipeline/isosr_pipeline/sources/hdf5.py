@@ -14,10 +14,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from isosr_pipeline.errors import InputError, IsosrError
+from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box
 from isosr_pipeline.sources.base import numbered_channels
 from isosr_pipeline.sources.calibration import positive_lengths
+from isosr_pipeline.sources.failures import raise_unless_damage
 from isosr_pipeline.sources.layout import Layout, check_unchanged, lay_out
 from isosr_pipeline.sources.selection import SEPARATOR, Selection, shown, the_only
 from isosr_pipeline.store.intensity import check_dtype
@@ -118,15 +119,16 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     Raises
     ------
     InputError
-        When it can't be read as HDF5, now or while it is open.
+        When it can't be read as HDF5, now or while it is open, is not there or may not be read.
+    OSError
+        When another attempt may succeed.
     """
     with _LOCK:
         try:
             with h5py.File(path, "r", locking="best-effort") as file:
                 yield file
         except _FAILURES as error:
-            if isinstance(error, IsosrError):
-                raise
+            raise_unless_damage(error, path)
             raise InputError(
                 f"{path} can't be read as HDF5 ({error}): it is damaged, cut short, being "
                 "written, or of another format; copy it again"
@@ -205,10 +207,13 @@ def read_part(dataset: Any, index: tuple[int | slice, ...], where: str) -> NDArr
     ------
     InputError
         When it can't be decoded.
+    OSError
+        When another attempt may succeed.
     """
     try:
         return np.asarray(dataset[index])
     except _FAILURES as error:
+        raise_unless_damage(error, where)
         raise InputError(
             f"{where} can't be read ({error}): the file is damaged; copy it again"
         ) from error

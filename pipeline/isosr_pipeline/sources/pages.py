@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,39 +15,98 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from isosr_pipeline.errors import InputError, IsosrError
+from isosr_pipeline.errors import InputError
+from isosr_pipeline.sources.failures import raise_unless_damage
+
+# What tifffile raises for damaged directories and metadata.
+_FAILURES = (
+    tifffile.TiffFileError,
+    ValueError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    struct.error,
+)
 
 
-class _Complaints(logging.Handler):
-    """Collects what tifffile says of a damaged file; it only logs that, and goes on."""
+class _Complaints(logging.Filter):
+    """Keeps what tifffile says of a damaged file; it only logs that, and goes on.
+
+    All threads log to one logger: each one keeps what it caused itself, and while it does not
+    keep, its records are logged as ever.
+    """
 
     def __init__(self) -> None:
-        super().__init__(level=logging.ERROR)
-        self.messages: list[str] = []
+        super().__init__()
+        self._own = threading.local()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
+    @contextmanager
+    def kept(self) -> Iterator[list[str]]:
+        """Yield the messages of this thread, which grow while it reads."""
+        logging.getLogger("tifffile").addFilter(self)  # a second time, it does nothing
+        before = getattr(self._own, "messages", None)
+        messages: list[str] = []
+        self._own.messages = messages
+        try:
+            yield messages
+        finally:
+            self._own.messages = before
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep an error, and let a record through only where nobody keeps."""
+        messages = getattr(self._own, "messages", None)
+        if messages is None:
+            return True
+        if record.levelno >= logging.ERROR:
+            messages.append(record.getMessage())
+        return False
+
+
+_COMPLAINTS = _Complaints()
 
 
 @contextmanager
 def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
-    """Open a TIFF file.
+    """Open a TIFF file that has at least one page.
 
     Raises
     ------
     InputError
-        When it can't be read as TIFF.
+        When it can't be read as TIFF, now or while it is open, is not there or may not be read.
+    OSError
+        When another attempt may succeed.
     """
-    try:
-        with tifffile.TiffFile(path) as tif:
+    with _opened(path) as tif:
+        try:
             yield tif
-    except (tifffile.TiffFileError, OSError) as error:
-        if isinstance(error, IsosrError):
+        except (tifffile.TiffFileError, OSError) as error:
+            raise_unless_damage(error, path)
+            raise _unreadable(path, str(error)) from error
+
+
+def _opened(path: Path) -> tifffile.TiffFile:
+    try:
+        tif = tifffile.TiffFile(path)
+        try:
+            tif.pages[0]
+        except BaseException:
+            tif.close()
             raise
-        raise InputError(
-            f"{path} can't be read as TIFF ({error}): it is damaged, cut short or of another "
-            "format; copy it again from the microscope"
-        ) from error
+    except IndexError as error:
+        raise _unreadable(path, "it has no pages") from error
+    except (*_FAILURES, OSError) as error:
+        raise_unless_damage(error, path)
+        raise _unreadable(path, str(error)) from error
+    return tif
+
+
+def _unreadable(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"{path} can't be read as TIFF ({reason}): it is damaged, cut short or of another format; "
+        "copy it again from the microscope"
+    )
 
 
 @contextmanager
@@ -55,19 +116,46 @@ def open_whole_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
     Raises
     ------
     InputError
-        When the file is damaged or was cut short.
+        When the file is damaged or was cut short, is not there or may not be read.
+    OSError
+        When another attempt may succeed.
     """
-    complaints = _Complaints()
-    logger = logging.getLogger("tifffile")
-    propagate, logger.propagate = logger.propagate, False
-    logger.addHandler(complaints)
-    try:
-        with open_tiff(path) as tif:
-            _check_whole(tif, path, complaints.messages)
-            yield tif
-    finally:
-        logger.removeHandler(complaints)
-        logger.propagate = propagate
+    with _COMPLAINTS.kept() as complaints, open_tiff(path) as tif:
+        try:
+            _check_whole(tif, path, complaints)
+        except _FAILURES as error:
+            raise_unless_damage(error, path)
+            raise InputError(
+                f"{path} is cut short or damaged: its directories can't be read ({error!r}); "
+                "copy it again from the microscope"
+            ) from error
+        yield tif
+
+
+def check_grey(page: tifffile.TiffPage | tifffile.TiffFrame, path: Path) -> None:
+    """Refuse a plane whose numbers are not brightnesses.
+
+    ImageJ writes brightnesses with the lookup table they were shown in as the palette.
+
+    Raises
+    ------
+    InputError
+        Naming what they are instead.
+    """
+    photometric = page.keyframe.photometric
+    shown_by_imagej = page.parent.is_imagej or page.parent.is_ome
+    if photometric == tifffile.PHOTOMETRIC.PALETTE and not shown_by_imagej:
+        raise InputError(
+            f"{path} has a palette: its numbers stand for colours, and voxels must be grey "
+            "values; if they are brightnesses under a lookup table, save it anew in ImageJ after "
+            "Image > Lookup Tables > Grays"
+        )
+    if photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        raise InputError(
+            f"{path} is inverted (photometric interpretation: white is zero), and in a volume "
+            "black is zero; in ImageJ, choose Image > Lookup Tables > Grays, see that the signal "
+            "is bright (else Edit > Invert), and save it anew"
+        )
 
 
 def _check_whole(tif: tifffile.TiffFile, path: Path, complaints: list[str]) -> None:
@@ -85,6 +173,21 @@ def _check_whole(tif: tifffile.TiffFile, path: Path, complaints: list[str]) -> N
             f"{path} is cut short or damaged: it has {size} bytes, and {detail}; "
             "copy it again from the microscope"
         )
+
+
+def page_at(tif: tifffile.TiffFile, index: int, offset: int) -> tifffile.TiffPage:
+    """Return the page whose directory is at an offset in bytes, without a look at any other.
+
+    Raises
+    ------
+    InputError
+        When there is no directory now.
+    """
+    tif.filehandle.seek(offset)
+    try:
+        return tifffile.TiffPage(tif, index)
+    except _FAILURES as error:
+        raise _unreadable(Path(tif.filehandle.path), f"page {index}: {error}") from error
 
 
 def read_page(
@@ -116,16 +219,16 @@ def read_page(
         )
         return np.array(plane[rows, columns])
     out = np.zeros((rows.stop - rows.start, columns.stop - columns.start), like.dtype)
-    indices = _segments(like, rows, columns)
-    offsets = [page.dataoffsets[i] for i in indices]
-    counts = [page.databytecounts[i] for i in indices]
     try:
+        indices = _segments(like, rows, columns)
+        offsets = [page.dataoffsets[i] for i in indices]
+        counts = [page.databytecounts[i] for i in indices]
         for data, index in file.read_segments(offsets, counts, indices):
             segment, position, shape = like.decode(data, index, jpegtables=like.jpegtables)
             if segment is not None:
                 segment = segment[0, : shape[1], : shape[2], 0]
                 _paste(out, segment, position[2] - rows.start, position[3] - columns.start)
-    except (ValueError, RuntimeError, tifffile.TiffFileError) as error:
+    except _FAILURES as error:
         raise InputError(
             f"{file.path}: page {page.index} can't be decoded ({error}); "
             "copy the file again from the microscope"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box
-from isosr_pipeline.sources.pages import open_tiff, open_whole_tiff, read_page
+from isosr_pipeline.sources.pages import check_grey, open_tiff, open_whole_tiff, read_page
 from isosr_pipeline.sources.selection import Selection, shown
 from isosr_pipeline.store.intensity import check_dtype
 
 SUFFIXES = (".tif", ".tiff")
 _READERS = 8
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class SliceFolder:
         ------
         InputError
             When a slice has vanished, or is not what it was when the folder was opened.
+        OSError
+            When another attempt may succeed.
         """
         zs, rows, columns = box.slices
         out = np.empty(box.shape, self.dtype)
@@ -67,7 +71,7 @@ class SliceFolder:
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key under which ``slice10`` comes after ``slice9``."""
     parts = re.split(r"(\d+)", name)
-    return [(1, int(p), p) if p.isdigit() else (0, 0, p) for p in parts]
+    return [(1, int(p), p) if i % 2 else (0, 0, p) for i, p in enumerate(parts)]
 
 
 def open_slice_folder(path: Path) -> SliceFolder:
@@ -76,20 +80,20 @@ def open_slice_folder(path: Path) -> SliceFolder:
     Parameters
     ----------
     path : Path
-        Files that are not TIFF are passed over.
+        Files that are not TIFF, and hidden ones such as macOS's ``._slice0.tif``, are passed over.
 
     Raises
     ------
     InputError
-        When there is no slice, one is missing in the series, or one is cut short or of another
-        shape or dtype than the first; the message names it.
+        When there is no slice, one is missing in the series, names count two things, or a slice
+        is cut short or of another shape or dtype than the first; the message names it.
     """
     names = sorted(
-        (p.name for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()),
+        (p.name for p in path.iterdir() if _is_slice(p)),
         key=natural_key,
     )
     if not names:
-        folders = [p.name for p in path.iterdir() if p.is_dir()]
+        folders = [p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
         hint = (
             f"give the folder that has them, or, if its sub-folders ({shown(sorted(folders))}) are "
             "the channels, --channel-pattern '*'"
@@ -111,6 +115,11 @@ def open_slice_folder(path: Path) -> SliceFolder:
     return SliceFolder(path, (1, len(names), *shape), check_dtype(dtype, str(path)), tuple(names))
 
 
+def _is_slice(path: Path) -> bool:
+    hidden = path.name.startswith(".")
+    return not hidden and path.suffix.lower() in SUFFIXES and path.is_file()
+
+
 def _header(path: Path) -> tuple[tuple[int, int], np.dtype[np.generic]]:
     with open_whole_tiff(path) as tif:
         page = tif.pages[0]
@@ -119,24 +128,61 @@ def _header(path: Path) -> tuple[tuple[int, int], np.dtype[np.generic]]:
                 f"{path} has {len(tif.pages)} pages of shape {page.shape}; a slice is one plane "
                 "of grey values: convert multi-page files one by one"
             )
+        check_grey(page, path)
         return page.shape, page.dtype
 
 
 def _check_series(folder: Path, names: Sequence[str]) -> None:
-    """Refuse a folder in which the one number that counts the slices has a gap."""
+    """Refuse a folder whose names count two things, or in which a number of the count is missing.
+
+    Nothing is said of names that differ in more than numbers.
+    """
     keys = [natural_key(name) for name in names]
     template = [part if kind == 0 else "" for kind, _, part in keys[0]]
     if any([p if kind == 0 else "" for kind, _, p in key] != template for key in keys):
         return
     varying = [i for i in range(len(template)) if len({key[i][1] for key in keys}) > 1]
-    if len(varying) != 1:
+    columns = [[key[i][1] for key in keys] for i in varying]
+    if len(columns) > 1:
+        # A number beside the count, such as a time or a position, changes along with it.
+        columns = [c for c in columns if all(a < b for a, b in itertools.pairwise(c))]
+        if not columns:
+            ranges = " and ".join(_range(keys, i) for i in varying)
+            raise InputError(
+                f"{folder}: {len(varying)} numbers change in the names {names[0]} … {names[-1]}: "
+                f"{ranges}; one must count the slices, along z: put every channel, tile or time "
+                "point into a folder of its own (channels: --channel-pattern), or rename the files"
+            )
+    steps = [[b - a for a, b in itertools.pairwise(column)] for column in columns]
+    if any(len(set(column)) == 1 for column in steps):
         return
-    numbers = [key[varying[0]][1] for key in keys]
-    step = min(b - a for a, b in itertools.pairwise(numbers))
-    missing = sorted(set(range(numbers[0], numbers[-1], max(step, 1))) - set(numbers))
-    if missing:
-        shown = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
-        raise InputError(
-            f"{folder}: {len(missing)} of the series {names[0]} … {names[-1]} missing: "
-            f"number {shown}; copy them from the microscope"
-        )
+    for numbers, column in zip(columns, steps, strict=True):
+        _check_gaps(folder, names, numbers, column)
+
+
+def _check_gaps(
+    folder: Path, names: Sequence[str], numbers: Sequence[int], steps: Sequence[int]
+) -> None:
+    """Refuse gaps in numbers that count: most steps are one length, the others multiples of it."""
+    step = min(steps)
+    counts = Counter(steps)
+    if step == 0 or 2 * counts[step] < len(steps) or any(n % step for n in counts):
+        return
+    count = sum(n // step - 1 for n in steps)
+    missing = (
+        low + i * step for low, n in zip(numbers, steps, strict=False) for i in range(1, n // step)
+    )
+    first = ", ".join(map(str, itertools.islice(missing, _SHOWN)))
+    raise InputError(
+        f"{folder}: {count} of the series {names[0]} … {names[-1]} missing: "
+        f"number {first}{', …' if count > _SHOWN else ''}; copy them from the microscope, or, if "
+        "the number counts something else than slices, rename the files to 0, 1, 2, …"
+    )
+
+
+def _range(keys: Sequence[list[tuple[int, int, str]]], i: int) -> str:
+    """Describe a number that changes in the names, such as ``Z000 … Z009``."""
+    letters = re.search(r"[^\W\d_]*$", keys[0][i - 1][2])
+    label = letters.group() if letters else ""
+    low, high = min(key[i][1:] for key in keys), max(key[i][1:] for key in keys)
+    return f"{label}{low[1]} … {label}{high[1]}"

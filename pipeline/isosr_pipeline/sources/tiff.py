@@ -14,12 +14,16 @@ from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box
 from isosr_pipeline.sources.base import numbered_channels
 from isosr_pipeline.sources.calibration import tiff_voxel_size
+from isosr_pipeline.sources.failures import raise_unless_damage
 from isosr_pipeline.sources.layout import Layout, lay_out
-from isosr_pipeline.sources.pages import open_tiff, open_whole_tiff, read_page
+from isosr_pipeline.sources.pages import check_grey, open_tiff, open_whole_tiff, page_at, read_page
 from isosr_pipeline.sources.selection import Selection
 from isosr_pipeline.store.intensity import check_dtype
 
 SUFFIXES = (".tif", ".tiff")
+
+# Kinds of series of which tifffile uses the directories without a correction.
+_PLAIN = {"generic", "imagej", "ome", "shaped", "uniform"}
 
 _UNNAMED = "QI"
 """Axes that files without metadata have: their pages are z."""
@@ -37,6 +41,9 @@ class TiffSource:
         Where the pixels begin, if they are uncompressed and without gaps.
     byteorder : str
         Of the file, ``"<"`` or ``">"``.
+    directories : tuple of int
+        Where the directory of each plane is in the file, so that no read has to look for it;
+        empty where that isn't known.
     """
 
     path: Path
@@ -47,6 +54,7 @@ class TiffSource:
     channels: tuple[str, ...]
     offset: int | None
     byteorder: str
+    directories: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -54,18 +62,39 @@ class TiffSource:
         return self.layout.shape
 
     def read(self, channel: int, box: Box) -> NDArray[Any]:
-        """Read a box that lies in the image; returns (z, y, x) of the source's dtype."""
+        """Read a box that lies in the image; returns (z, y, x) of the source's dtype.
+
+        Raises
+        ------
+        InputError
+            When the file has vanished, was cut short, or can't be decoded.
+        OSError
+            When another attempt may succeed.
+        """
         zs, rows, columns = box.slices
         if self.offset is not None:
-            dtype = self.dtype.newbyteorder(self.byteorder)  # type: ignore[arg-type]
-            image = np.memmap(self.path, dtype, "r", self.offset, self.layout.lengths)
-            return image[self.layout.index(channel, box)].astype(self.dtype)
+            return self._mapped(self.offset)[self.layout.index(channel, box)].astype(self.dtype)
         out = np.empty(box.shape, self.dtype)
         with open_tiff(self.path) as tif:
-            pages = _planes(tif)
             for i, z in enumerate(range(zs.start, zs.stop)):
-                out[i] = read_page(pages[self._plane(channel, z)], rows, columns)
+                out[i] = read_page(self._page(tif, self._plane(channel, z)), rows, columns)
         return out
+
+    def _mapped(self, offset: int) -> NDArray[Any]:
+        dtype = self.dtype.newbyteorder(self.byteorder)  # type: ignore[arg-type]
+        try:
+            return np.memmap(self.path, dtype, "r", offset, self.layout.lengths)
+        except (OSError, ValueError) as error:
+            raise_unless_damage(error, self.path)
+            raise InputError(
+                f"{self.path} can't be read ({error}): it was whole when it was opened; copy it "
+                "again, then resume"
+            ) from error
+
+    def _page(self, tif: tifffile.TiffFile, plane: int) -> Any:
+        if not self.directories:
+            return _planes(tif)[plane]
+        return page_at(tif, plane, self.directories[plane])
 
     def _plane(self, channel: int, z: int) -> int:
         along = {"t": self.layout.time, "c": channel, "z": z}
@@ -85,13 +114,16 @@ def open_tiff_source(path: Path, selection: Selection) -> TiffSource:
     Raises
     ------
     InputError
-        When it is damaged, cut short, a time series of which no point was picked, in colour, or of
-        an unsupported dtype.
+        When it is damaged, cut short, a time series of which no point was picked, several images,
+        in colour, or of an unsupported dtype.
     """
     with open_whole_tiff(path) as tif:
         layout = _layout(tif, path, selection.time)
         series = tif.series[0]
+        check_grey(series.keyframe, path)
         contiguous = len(tif.series) == 1 and series.dataoffset is not None
+        if not contiguous:
+            _check_planes(_planes(tif), layout, path)
         return TiffSource(
             path=path,
             selection=Selection(time=layout.time if layout.has_time else None),
@@ -101,12 +133,38 @@ def open_tiff_source(path: Path, selection: Selection) -> TiffSource:
             channels=numbered_channels(layout.shape[0]),
             offset=series.dataoffset if contiguous else None,
             byteorder=tif.byteorder,
+            directories=() if contiguous else _directories(tif),
         )
 
 
 def _planes(tif: tifffile.TiffFile) -> Any:
     """Return the planes in file order: those of the series, or all pages of a plain file."""
     return tif.series[0].pages if len(tif.series) == 1 else tif.pages
+
+
+def _directories(tif: tifffile.TiffFile) -> tuple[int, ...]:
+    """Return where the planes' directories are, if all are in this file and as written."""
+    planes = _planes(tif)
+    own = all(page.parent is tif for page in planes)
+    plain = {series.kind for series in tif.series} <= _PLAIN
+    return tuple(int(page.offset) for page in planes) if own and plain else ()
+
+
+def _check_planes(planes: Any, layout: Layout, path: Path) -> None:
+    """Refuse a file that doesn't hold each plane that its metadata tell of as a page."""
+    found = [page for page in planes if page is not None]
+    count = int(np.prod(layout.lengths[:-2]))
+    if len(found) != count or len(planes) != count:
+        raise InputError(
+            f"{path} is {count} planes by its metadata, and {len(found)} of them are in it; copy "
+            "it again with all files that belong to it, or save it anew in ImageJ"
+        )
+    for page in found:
+        if page.shape != layout.lengths[-2:]:
+            raise InputError(
+                f"{path}: page {page.index} has shape {page.shape}, and a plane {layout.axes[-2:]} "
+                f"of the image has {layout.lengths[-2:]}; save it anew in ImageJ, a plane a page"
+            )
 
 
 def _layout(tif: tifffile.TiffFile, path: Path, time: int | None) -> Layout:
@@ -119,8 +177,16 @@ def _layout(tif: tifffile.TiffFile, path: Path, time: int | None) -> Layout:
                 f"{path} holds {len(tif.series)} images of different shapes; "
                 "save the one to convert as a file of its own"
             )
-        if series.ndim == 2:
-            axes, shape = f"Z{axes}", (len(tif.series), *shape)
+        if series.ndim != 2:
+            raise InputError(
+                f"{path} holds {len(tif.series)} images of axes {axes} and shape {shape}, of which "
+                "one can be converted; save each as a file of its own"
+            )
+        for page in tif.series:
+            check_grey(page.keyframe, path)
+        axes, shape = f"Z{axes}", (len(tif.series), *shape)
+    elif series.ndim == 3 and 1 in shape and set(axes) <= set("QYX"):
+        axes = "ZYX"  # tifffile's names for axes of length 1 say nothing
     for name in _UNNAMED:
         axes = axes.replace(name, "Z", 1) if "Z" not in axes else axes
     kept = [(a, n) for a, n in zip(axes, shape, strict=True) if n > 1 or a in "CZYX"]

@@ -16,6 +16,7 @@ from isosr_pipeline.geometry import Box
 from isosr_pipeline.sources.base import numbered_channels
 from isosr_pipeline.sources.calibration import n5_voxel_size, positive_lengths
 from isosr_pipeline.sources.containers import Driver, Node, images, parents, read_node, root_of
+from isosr_pipeline.sources.failures import raise_unless_damage
 from isosr_pipeline.sources.layout import Layout, check_unchanged, lay_out
 from isosr_pipeline.sources.selection import SEPARATOR, Selection, shown, the_only
 from isosr_pipeline.store.intensity import check_dtype
@@ -66,6 +67,8 @@ class ArraySource:
         ------
         InputError
             When a chunk can't be decoded, or the array is not what it was when it was opened.
+        OSError
+            When another attempt may succeed.
         """
         where = _where(self.path, self.name)
         store = _open(self.path / self.name, self.driver, where)
@@ -74,6 +77,7 @@ class ArraySource:
         try:
             part = store[self.layout.index(channel, box)].read().result()
         except _FAILURES as error:
+            raise_unless_damage(error, where)
             raise InputError(
                 f"{where}, {box} can't be read ({_short(error)}): a chunk is damaged or "
                 "encoded in an unknown way; copy it again"
@@ -198,6 +202,7 @@ def _open(folder: Path, driver: Driver, where: str) -> ts.TensorStore:
     try:
         return ts.open(spec, open=True, read=True, context=_context()).result()
     except _FAILURES as error:
+        raise_unless_damage(error, where)
         raise InputError(
             f"{where} can't be opened ({_short(error)}): its metadata are damaged, or it is "
             "encoded in a way that is not known; copy it again, or save it with zarr-python"
