@@ -1,6 +1,6 @@
 """The figure of the demo, docs/demo.png: run `make demo`, then python benchmarks/demo_figure.py.
 
-Three XZ planes of the demo, each before restoration, after it, and in truth, at equal intensity scale.
+Three XZ planes of the demo: before restoration, after it, and in truth, at one intensity scale.
 """
 
 from __future__ import annotations
