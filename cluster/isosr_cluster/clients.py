@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -16,7 +17,8 @@ LOCAL = "local"
 OpenClient = Callable[[], AbstractContextManager[Client]]
 """Connects to a cluster when it is needed, after everything has been checked."""
 
-_ADDRESSES = ("tcp://", "tls://")
+_ADDRESS = re.compile(r"(?:tcp|tls)://(?:\[[^\[\]]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
+_LARGEST_PORT = 65535
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -87,9 +89,10 @@ def open_client(cluster: str = LOCAL, workers: int | None = None) -> Iterator[Cl
 
 
 def _connect(cluster: str, workers: int | None) -> Client:
-    if not cluster.startswith(_ADDRESSES):
+    if not _is_address(cluster):
         raise ClusterConfigError(
-            f"cluster is {cluster!r}: give {LOCAL!r} or the address of a scheduler, tcp://host:port"
+            f"cluster is {cluster!r}: give {LOCAL!r} or the address of a scheduler, "
+            f"tcp://host:port with a port of 1 to {_LARGEST_PORT}"
         )
     if workers is not None:
         raise ClusterConfigError(
@@ -101,6 +104,11 @@ def _connect(cluster: str, workers: int | None) -> Client:
         raise ClusterUnreachableError(
             f"no scheduler answers at {cluster} ({error}); start one with dask scheduler"
         ) from error
+
+
+def _is_address(cluster: str) -> bool:
+    match = _ADDRESS.fullmatch(cluster)
+    return match is not None and 1 <= int(match["port"]) <= _LARGEST_PORT
 
 
 def memory_per_task(client: Client) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -71,17 +70,6 @@ def calibrate(module: nn.Module, samples: Iterable[Tensor]) -> int:
         count += 1
     use_statistics(module, "frozen")
     return count
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[nn.Module]:
-    """Run a network with frozen statistics and without gradients, then go back to training."""
-    use_statistics(module, "frozen")
-    try:
-        with torch.no_grad():
-            yield module
-    finally:
-        module.train()
 
 
 def fold_norm(convolution: nn.Conv3d, norm: nn.InstanceNorm3d) -> nn.Conv3d:

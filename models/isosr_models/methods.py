@@ -45,8 +45,6 @@ def _ot_cyclegan(parameters: Mapping[str, Any], device: torch.device) -> Objecti
 _OBJECTIVES: dict[str, Callable[[Mapping[str, Any], torch.device], Objective]] = {
     "ot-cyclegan": _ot_cyclegan,
 }
-TRAINABLE = tuple(_OBJECTIVES)
-"""Names of the methods that `create_objective` knows."""
 
 
 def create_objective(method: str, parameters: Mapping[str, Any], device: torch.device) -> Objective:
@@ -55,7 +53,7 @@ def create_objective(method: str, parameters: Mapping[str, Any], device: torch.d
     Parameters
     ----------
     method : str
-        One of `TRAINABLE`.
+        Such as ``"ot-cyclegan"``.
     parameters : mapping
         Of the method, such as those of `OTCycleGANConfig`; unknown names are errors.
     device : torch.device
@@ -68,5 +66,5 @@ def create_objective(method: str, parameters: Mapping[str, Any], device: torch.d
         When a parameter is unknown or out of range.
     """
     if method not in _OBJECTIVES:
-        raise ModelConfigError(f"method is {method!r}: choose one of {', '.join(TRAINABLE)}")
+        raise ModelConfigError(f"method is {method!r}: choose one of {', '.join(_OBJECTIVES)}")
     return _OBJECTIVES[method](parameters, device)

@@ -153,6 +153,23 @@ def read_description(folder: Path) -> Description:
         ) from error
 
 
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read what a model's training was begun with: its stores and parameters.
+
+    Raises
+    ------
+    ModelFormatError
+        When the folder is no model, or doesn't say.
+    """
+    run = read_description(folder).training.get("run")
+    if not isinstance(run, dict):
+        raise ModelFormatError(
+            f"{folder / DESCRIPTION}: training has no 'run' with stores and parameters to compare "
+            "with, so it can't be resumed; give another path, or --overwrite to train again"
+        )
+    return run
+
+
 def load_restorer(
     folder: Path, *, statistics: Statistics = "frozen", device: torch.device | str = "cpu"
 ) -> Restorer:

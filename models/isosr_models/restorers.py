@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -87,6 +88,7 @@ class NetworkRestorer:
         if statistics == "frozen":
             network = network.folded()
         else:
+            network = copy.deepcopy(network)
             use_statistics(network, "block")
         self._network = network.to(device)
         self._network.to(memory_format=_LAYOUT)  # type: ignore[call-overload]

@@ -11,13 +11,13 @@ import yaml
 from pydantic import Field, PositiveInt, ValidationError
 
 from isosr_pipeline.errors import InputError, MissingInputError
+from isosr_pipeline.explaining import explain
 from isosr_pipeline.settings import (
     ConvertSettings,
     EvaluateSettings,
     RestoreSettings,
     Settings,
     TrainSettings,
-    explain,
 )
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -99,7 +99,7 @@ def read_brain(path: Path) -> Brain:
     try:
         brain = Brain.model_validate(_expanded(content, path))
     except ValidationError as error:
-        raise InputError(f"{path}: {explain(error)}") from error
+        raise InputError(f"{path}: {explain(error, Brain)}") from error
     return _anchored(brain, path.resolve().parent)
 
 
@@ -134,7 +134,7 @@ def _anchored(brain: Brain, folder: Path) -> Brain:
             "output": anchor(brain.output),
             "model": anchor(brain.model) if brain.model else None,
             "evaluate": brain.evaluate.model_copy(
-                update={"reference": str(anchor(Path(reference))) if reference else None}
+                update={"reference": anchor(reference) if reference else None}
             ),
         }
     )

@@ -15,6 +15,10 @@ class MissingInputError(InputError, FileNotFoundError):
     """A path that a step reads from is not there."""
 
 
+class OutputPathError(InputError, OSError):
+    """The system refuses to create an output where it was asked for."""
+
+
 class OutputExistsError(IsosrError, FileExistsError):
     """An output is there already, and overwriting it was not asked for."""
 

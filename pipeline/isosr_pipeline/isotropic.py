@@ -16,6 +16,8 @@ from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box, Zyx, reflect
 
 _TOLERANCE = 1e-3
+MAX_ANISOTROPY = 100.0
+"""How many times as long along z as along x voxels may be, or the reverse."""
 
 
 class Image(Protocol):
@@ -62,7 +64,7 @@ class IsotropicView:
     Raises
     ------
     InputError
-        When the voxels are not as large along y as along x.
+        When the voxels are not as large along y as along x, or far from as large along z.
     """
 
     def __init__(self, volume: Image) -> None:
@@ -71,6 +73,11 @@ class IsotropicView:
             raise InputError(
                 f"{volume.path}: voxels are {y:g} µm along y and {x:g} µm along x, and must be "
                 "square in the sharp planes; resample the source, or mend --voxel-size"
+            )
+        if not 1 / MAX_ANISOTROPY <= z / x <= MAX_ANISOTROPY:
+            raise InputError(
+                f"{volume.path}: voxels are {z:g} µm along z and {x:g} µm along x, and one may be "
+                f"{MAX_ANISOTROPY:g} times the other at most; mend --voxel-size"
             )
         depth, height, width = volume.shape[1:]
         self.volume = volume

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,12 +15,19 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
 
 from isosr_pipeline.store.intensity import CONFOCAL
+from isosr_pipeline.store.multiscale import voxel_size_problem
+
+DEFAULT_CHUNK = (64, 64, 64)
+MAX_HALO = 512
+MAX_BATCH = 1024
+MAX_WIDTH = 512
+MAX_LOADERS = 256
+_NARROWEST, _WIDEST = 1e-30, 1e30
 
 
 def _three(value: Any) -> Any:
@@ -37,7 +45,18 @@ def _three(value: Any) -> Any:
 Lengths = Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], BeforeValidator(_three)]
 """Voxels along z, y, x: ``"64"``, ``"64,128,128"``, 64, or a list of three."""
 
-VoxelSize = Annotated[tuple[PositiveFloat, PositiveFloat, PositiveFloat], BeforeValidator(_three)]
+
+def _usable(value: tuple[float, float, float]) -> tuple[float, float, float]:
+    if problem := voxel_size_problem(value):
+        raise ValueError(problem)
+    return value
+
+
+VoxelSize = Annotated[
+    tuple[PositiveFloat, PositiveFloat, PositiveFloat],
+    BeforeValidator(_three),
+    AfterValidator(_usable),
+]
 """µm along z, y, x: ``"2"``, ``"5,2,2"``, 2.0, or a list of three."""
 
 
@@ -52,6 +71,9 @@ def _two(value: Any) -> Any:
 def _rising(value: tuple[float, float]) -> tuple[float, float]:
     if not value[0] < value[1]:
         raise ValueError("the first number must be below the second")
+    # Intensities are float32, in which the rest would be no window.
+    if max(map(abs, value)) > _WIDEST or value[1] - value[0] < _NARROWEST:
+        raise ValueError(f"give numbers within ±{_WIDEST:g} that are at least {_NARROWEST:g} apart")
     return value
 
 
@@ -68,6 +90,9 @@ def _tilted(value: float) -> float:
 Tilt = Annotated[float, AfterValidator(_tilted)]
 """Angle of a light sheet in degrees."""
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""Where random numbers start from."""
+
 Device = Literal["auto", "cpu", "cuda"]
 
 IfExists = Literal["refuse", "resume", "overwrite"]
@@ -75,9 +100,9 @@ IfExists = Literal["refuse", "resume", "overwrite"]
 
 
 class Settings(BaseModel):
-    """Base of all parameters: fixed, and unknown names are errors."""
+    """Base of all parameters: fixed; unknown names and numbers that are not finite are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ConvertSettings(Settings):
@@ -108,7 +133,7 @@ class ConvertSettings(Settings):
     voxel_size: VoxelSize | None = None
     time: NonNegativeInt | None = None
     channel_pattern: str | None = None
-    chunk: Lengths = (64, 64, 64)
+    chunk: Lengths = DEFAULT_CHUNK
     shard: Lengths | None = None
     median: PositiveInt | None = None
     deskew: Tilt | None = None
@@ -165,8 +190,8 @@ class TrainSettings(Settings):
     iterations: PositiveInt | None = None
     minutes: PositiveFloat | None = None
     crop: Lengths = (144, 144, 144)
-    batch: PositiveInt = 1
-    width: int = Field(64, ge=4)
+    batch: int = Field(1, ge=1, le=MAX_BATCH)
+    width: int = Field(64, ge=4, le=MAX_WIDTH)
     blur: Literal["deep-linear", "unet"] = "deep-linear"
     start: Literal["identity", "random"] = "identity"
     planes: PositiveInt = 8
@@ -175,8 +200,8 @@ class TrainSettings(Settings):
     beta1: float = Field(0.9, ge=0, lt=1)
     average: float = Field(0.0, ge=0, lt=1)
     window: Range | None = None
-    loaders: int = Field(0, ge=0)
-    seed: int = 0
+    loaders: int = Field(0, ge=0, le=MAX_LOADERS)
+    seed: Seed = 0
     device: Device = "auto"
 
 
@@ -199,8 +224,8 @@ class RestoreSettings(Settings):
     """
 
     block: Lengths | Literal["auto"] = "auto"
-    halo: int = Field(30, ge=0)
-    chunk: Lengths = (64, 64, 64)
+    halo: int = Field(30, ge=0, le=MAX_HALO)
+    chunk: Lengths = DEFAULT_CHUNK
     shard: Lengths | None = None
     window: Range | None = None
     device: Device = "auto"
@@ -211,32 +236,15 @@ class EvaluateSettings(Settings):
 
     Attributes
     ----------
-    reference : str or None
-        An OME-Zarr store or a source with the truth, on the grid of the restored volume.
+    reference : Path or None
+        An OME-Zarr store or a source, such as ``truth.h5::array``, with the truth, on the grid of
+        the restored volume.
     channel : int
     """
 
-    reference: str | None = None
+    reference: Path | None = None
     channel: int = Field(0, ge=0)
 
 
 DEFAULT_PERCENTILES = CONFOCAL
 """Percentiles of the intensity window that models are trained with."""
-
-
-def explain(error: ValidationError) -> str:
-    """Say what is wrong with parameters: each name, the value found and the rule."""
-    problems: dict[str, str] = {}
-    for item in error.errors():
-        # Alternatives of a type, such as "auto" or lengths, are tried one by one: name it once.
-        name = ".".join(str(part) for part in item["loc"] if not _is_alternative(part))
-        problems.setdefault(name, f"{name}: {_rule(item['msg'])} (found {item['input']!r})")
-    return "; ".join(problems.values())
-
-
-def _rule(message: str) -> str:
-    return message.removeprefix("Value error, ")
-
-
-def _is_alternative(part: int | str) -> bool:
-    return isinstance(part, int) or "[" in part

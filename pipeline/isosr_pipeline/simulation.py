@@ -36,8 +36,7 @@ _Shape = tuple[int, int, int]
 _MAX_COUNTS = 60000
 # Voxels beyond the volume, that keep its opposite faces from continuing each other.
 _MARGIN = 24
-# No object may meet its own periodic image.
-_MIN_FIELD_UM = 24.0
+_MIN_FIELD_UM = 24.0  # No object may meet its own periodic image.
 _FLUOROPHORES_PER_VOXEL = 48.0
 _FLUOROPHORES_PER_BEAD = 500
 
@@ -175,7 +174,7 @@ def simulate(scene: str, shape: Sequence[int], acquisition: Acquisition, seed: i
     object_rng, noise_rng = np.random.default_rng(int(seed)).spawn(2)
 
     voxel = acquisition.voxel_size_um
-    field = _field_shape(shape, voxel)
+    field = field_shape(shape, voxel)
     sharp, blurred = _under_psf(_PAINTERS[scene](object_rng, field, voxel), acquisition)
     counts = acquisition.photons / float(sharp.max())
     volume = tuple(map(slice, shape))
@@ -189,7 +188,8 @@ def simulate(scene: str, shape: Sequence[int], acquisition: Acquisition, seed: i
     )
 
 
-def _field_shape(shape: Sequence[int], voxel: float) -> _Shape:
+def field_shape(shape: Sequence[int], voxel: float) -> _Shape:
+    """Return the shape in voxels of the field that a volume is cut from."""
     minimum = math.ceil(_MIN_FIELD_UM / voxel)
     z, y, x = (max(int(n) + _MARGIN, minimum) for n in shape)
     return z, y, x

@@ -75,6 +75,14 @@ def test_clusters_that_make_no_sense_are_refused():
     assert local_workers("tcp://x:1", None) is None
 
 
+@pytest.mark.parametrize(
+    "address", ["tcp://h:abc", "tcp://h", "tcp://h:0", "tcp://h:70000", "tcp://:1", "tcp://a b:1"]
+)
+def test_addresses_that_are_none_are_refused(address):
+    with pytest.raises(ClusterConfigError, match="port of 1 to 65535"), open_client(address):
+        pass
+
+
 def test_an_address_where_nobody_answers():
     with (
         pytest.raises(ClusterUnreachableError, match="no scheduler answers"),

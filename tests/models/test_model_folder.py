@@ -12,9 +12,10 @@ from isosr_models.model_folder import (
     identity,
     load_restorer,
     read_description,
+    read_run,
     save_model,
 )
-from isosr_models.restorers import Restorer
+from isosr_models.restorers import NetworkRestorer, Restorer
 from isosr_models.unet import UNet3d
 
 
@@ -50,6 +51,22 @@ def test_a_model_runs_as_it_was_saved(folder):
 def test_block_statistics_depend_on_the_block(folder):
     restorer = load_restorer(folder, statistics="block")
     assert restorer(torch.rand(1, 1, 32, 32, 32)).shape == (1, 1, 32, 32, 32)
+
+
+def test_a_network_is_not_changed_by_its_restorer():
+    network = UNet3d(4, residual=True).train()
+    for statistics in ("frozen", "block"):
+        NetworkRestorer(network, statistics, torch.device("cpu"))
+        assert all(module.training for module in network.modules())
+
+
+def test_what_a_training_was_begun_with_is_read_or_missed_by_name(folder):
+    with pytest.raises(ModelFormatError, match=r"model\.json: training has no 'run'"):
+        read_run(folder)
+    description = json.loads((folder / DESCRIPTION).read_text())
+    description["training"]["run"] = {"seed": 3}
+    (folder / DESCRIPTION).write_text(json.dumps(description))
+    assert read_run(folder) == {"seed": 3}
 
 
 def test_the_identity_is_a_restorer():

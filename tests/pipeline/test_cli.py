@@ -54,6 +54,11 @@ def test_simulate_writes_what_convert_reads(isosr, tmp_path, capsys):
         (["simulate", "x.tif", "--truth", "x.tif"], "two paths"),
         (["simulate", "x.tif", "--scene", "galaxy"], "neurites, beads, cells"),
         (["simulate", "x.tif", "--shape", "3,4"], "--shape: give one number, or three"),
+        (["simulate", "x.tif", "--shape", "4000"], "need .* GB of memory, .*smaller --shape"),
+        (["simulate", "x.tif", "--seed", "-1"], "--seed: "),
+        (["simulate", "x.tif", "--photons", "inf"], "--photons: .*finite"),
+        (["convert", "gone", "x.zarr", "--voxel-size", "inf"], "--voxel-size: .*finite"),
+        (["restore", "a", "b", "c", "--window", "0,inf"], "--window: .*finite"),
         (["convert", "gone", "x.zarr"], "gone does not exist"),
         (["convert", "gone"], "Missing argument"),
         (["train", "gone.zarr", "m", "--iterations", "0"], "--iterations: Input should be"),
@@ -138,6 +143,50 @@ def test_info_for_people_and_programs(isosr, make_store, noise, capsys):
     described = json.loads(capsys.readouterr().out)
     assert described["isotropic_shape"] == [79, 50, 45]
     assert described["complete"] is True
+
+
+def test_info_shows_stores_that_have_no_isotropic_grid(isosr, make_store, noise, capsys):
+    path = make_store(noise, voxel_size=(2.0, 1.0, 1.5)).path
+    assert isosr("info", path) == 0
+    assert re.search(r"isotropic grid +none", capsys.readouterr().out)
+    assert isosr("info", path, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["isotropic_shape"] is None
+
+
+def test_chunks_larger_than_the_volume_cost_nothing(isosr, tmp_path, noise):
+    source, out = tmp_path / "source.tif", tmp_path / "out.zarr"
+    tifffile.imwrite(source, noise)
+    options = ["--voxel-size", 1, "--chunk", 100_000, "--workers", 1]
+    assert isosr("convert", source, out, *options) == 0
+    assert Volume(out).chunk == (64, 64, 64)
+    assert (Volume(out).arrays[0][0] == noise).all()
+
+
+@pytest.mark.parametrize(
+    ("command", "function", "advice"),
+    [
+        (["info", "x"], "isosr_pipeline.steps.info.describe", "same command again"),
+        (["evaluate", "x", "y"], "isosr_pipeline.steps.evaluate.evaluate", "same command again"),
+        (
+            ["simulate", "x.tif"],
+            "isosr_pipeline.steps.simulate.write_simulation",
+            "same command again",
+        ),
+        (["run", "x"], "isosr_pipeline.brain.read_brain", "what is done is kept: .* again"),
+        (["convert", "x", "y"], "isosr_pipeline.steps.convert.convert", "go on with --resume"),
+    ],
+)
+def test_interrupted_commands_advise_what_they_have(
+    isosr, monkeypatch, capsys, command, function, advice
+):
+    def interrupt(*_args: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(function, interrupt)
+    assert isosr(*command) == 75
+    shown = capsys.readouterr().err
+    assert re.search(advice, shown)
+    assert ("--resume" in shown) == (command[0] == "convert")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

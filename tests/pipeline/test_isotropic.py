@@ -54,6 +54,12 @@ def test_consecutive_planes_are_interpolated_too(make_store, ratio):
     assert view.read(0, box) == pytest.approx(expected, rel=1e-5, abs=1e-2)
 
 
+@pytest.mark.parametrize("size", [(200.0, 1.0, 1.0), (1.0, 200.0, 200.0)])
+def test_voxels_that_are_far_from_isotropic_are_refused(make_store, noise, size):
+    with pytest.raises(InputError, match=r"100 times .*--voxel-size"):
+        IsotropicView(make_store(noise, voxel_size=size))
+
+
 def test_oblong_lateral_voxels_are_refused(make_store, noise):
     with pytest.raises(InputError, match="along y"):
         IsotropicView(make_store(noise, voxel_size=(2.0, 1.0, 1.5)))

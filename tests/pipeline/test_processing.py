@@ -335,7 +335,7 @@ def test_what_a_step_lacks_is_named(chosen, size, message):
         ({"rotate": True}, "needs deskew"),
         ({"deskew": 0}, "between 0 and 90"),
         ({"deskew": -90}, "between 0 and 90"),
-        ({"deskew": float("nan")}, "between 0 and 90"),
+        ({"deskew": float("nan")}, "finite number"),
         ({"median": 0}, "greater than 0"),
     ],
 )

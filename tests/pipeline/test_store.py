@@ -96,9 +96,10 @@ def test_only_stores_are_removed(tmp_path, make_store, noise):
     link = tmp_path / "link.zarr"
     store = make_store(noise).path
     link.symlink_to(store)
-    for path in (precious, link):
-        with pytest.raises(OutputExistsError, match="not a Zarr store"):
-            remove_store(path)
+    with pytest.raises(OutputExistsError, match="not a Zarr store"):
+        remove_store(precious)
+    with pytest.raises(OutputExistsError, match=f"symbolic link.*{store}"):
+        remove_store(link)
     assert (precious / "holiday.jpg").exists()
     remove_store(store)
     assert not store.exists()
@@ -135,6 +136,62 @@ def test_what_is_no_store_is_named(tmp_path, make_store, noise):
     remove.unlink()
     with pytest.raises(InputError, match="cut short"):
         Volume(store)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "7", '{"zarr_format": 3}', '{"node_type": 1}'])
+@pytest.mark.parametrize("place", ["zarr.json", "0/zarr.json"])
+def test_damaged_metadata_is_named(make_store, noise, place, content):
+    store = make_store(noise).path
+    (store / place).write_text(content)
+    with pytest.raises(InputError, match=r"store1\.zarr.*(again|cut short|convert)"):
+        Volume(store)
+
+
+def test_a_file_or_a_store_that_may_not_be_read_is_named(make_store, noise, monkeypatch):
+    store = make_store(noise).path
+    with pytest.raises(InputError, match="is a file, and a store is a folder"):
+        Volume(store / "zarr.json")
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("zarr.open_group", refuse)
+    with pytest.raises(InputError, match=r"Permission denied.*you may read it"):
+        Volume(store)
+
+
+@pytest.mark.parametrize("size", [0.0, -1.0, 1e30, float("inf"), float("nan")])
+def test_voxel_sizes_that_make_no_sense_are_refused(make_store, noise, size):
+    with pytest.raises(InputError, match=r"along y, and must be .*--voxel-size"):
+        _spec((1, 8, 8, 8), voxel_size=(1.0, size, 1.0))
+    path = make_store(noise).path
+    metadata = json.loads((path / "zarr.json").read_text())
+    level = metadata["attributes"]["ome"]["multiscales"][0]["datasets"][0]
+    level["coordinateTransformations"][0]["scale"][2] = size
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(InputError, match=r"store1\.zarr: voxels are .* along y, and must be"):
+        Volume(path)
+
+
+def _spec(shape, chunk=(8, 8, 8), shard=(8, 8, 8), voxel_size=(1.0, 1.0, 1.0)):
+    dtype = np.dtype("uint16")
+    return VolumeSpec(shape, dtype, voxel_size, Zyx(*chunk), Zyx(*shard), ("a",))
+
+
+def test_chunks_and_shards_are_cut_to_what_holds_the_volume():
+    huge = (100_000,) * 3
+    spec = _spec((1, 3, 64, 100), huge, huge)
+    assert spec.chunk == spec.shard == (64, 64, 128)
+    assert _spec((1, 3, 64, 100), (64, 64, 64), (256, 256, 256)).shard == (256, 256, 256)
+
+
+def test_chunks_and_shards_that_no_worker_holds_are_refused():
+    shape = (1, 40_000, 40_000, 40_000)
+    with pytest.raises(InputError, match=r"chunk of 2048 .* takes 16\.0 GiB.*--chunk"):
+        _spec(shape, (2048, 2048, 2048), (2048, 2048, 2048))
+    with pytest.raises(InputError, match=r"shard of 4096 .* takes 128\.0 GiB.*--shard"):
+        _spec(shape, (64, 64, 64), (4096, 4096, 4096))
+    assert _spec((1, 70, 70, 70), (64, 64, 64), (4096, 4096, 4096)).shard.z == 4096
 
 
 def test_a_window_that_was_not_recorded_is_named(make_store, noise):

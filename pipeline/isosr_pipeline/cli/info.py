@@ -35,7 +35,7 @@ def _lines(description: dict[str, Any]) -> list[tuple[str, str]]:
         ("shape (c z y x)", f"{times(description['shape'])} {description['dtype']}"),
         ("voxel size", " × ".join(f"{s:g}" for s in description["voxel_size_um"]) + " µm (z y x)"),
         ("origin", " × ".join(f"{s:g}" for s in description["origin_um"]) + " µm (z y x)"),
-        ("isotropic grid", times(description["isotropic_shape"])),
+        ("isotropic grid", times(description["isotropic_shape"] or []) or "none"),
         ("channels", ", ".join(description["channels"])),
     ]
     for index, level in enumerate(description["levels"]):

@@ -64,7 +64,8 @@ def main() -> NoReturn:
         error.show()
         sys.exit(BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted; what is done is kept: go on with --resume (run does so by itself)")
+        # Before or after a command; those say themselves how to go on.
+        _complain("interrupted; give the same command again")
         sys.exit(RESUMABLE)
     except Exception as error:  # noqa: BLE001 - the one place where errors become exit codes
         sys.exit(_report(error))

@@ -8,7 +8,9 @@ from typing import Any, ClassVar, TypeVar
 import click
 from pydantic import ValidationError
 
-from isosr_pipeline.settings import Settings, explain
+from isosr_pipeline.errors import InterruptedRunError
+from isosr_pipeline.explaining import problems
+from isosr_pipeline.settings import Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -22,13 +24,16 @@ class StepCommand(click.Command):
     ----------
     example : str
         Shown at the end of the help.
+    goes_on : bool
+        Whether the same command goes on where it was interrupted, without ``--resume``.
     """
 
     debugging: ClassVar[bool] = False
 
-    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, example: str, goes_on: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.example = example
+        self.goes_on = goes_on
         self.params.append(
             click.Option(
                 ["--debug"],
@@ -42,6 +47,20 @@ class StepCommand(click.Command):
     @staticmethod
     def _debug(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
         StepCommand.debugging = StepCommand.debugging or value
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an interruption says how to go on."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise InterruptedRunError(f"interrupted; {self._way_on()}") from error
+
+    def _way_on(self) -> str:
+        if any(param.name == "if_exists" for param in self.params):
+            return "what is done is kept: go on with --resume"
+        if self.goes_on:
+            return "what is done is kept: give the same command again to go on"
+        return "nothing is kept: give the same command again"
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the example."""
@@ -99,7 +118,10 @@ def settings_from(model: type[Model], given: dict[str, Any]) -> Model:
     try:
         return model.model_validate(chosen)
     except ValidationError as error:
-        raise click.UsageError(f"--{explain(error).replace('; ', '; --')}") from error
+        wrong = problems(error, model).items()
+        raise click.UsageError(
+            "; ".join(f"--{name.replace('_', '-')}: {text}" for name, text in wrong)
+        ) from error
 
 
 def cluster_options(function: Function) -> Function:

@@ -11,7 +11,7 @@ from isosr_pipeline.cli.options import StepCommand
 from isosr_pipeline.cli.tables import show_evaluation
 
 
-@click.command("run", cls=StepCommand, example="isosr-pipeline run brain.yaml")
+@click.command("run", cls=StepCommand, goes_on=True, example="isosr-pipeline run brain.yaml")
 @click.argument("brain", type=click.Path(path_type=Path))
 def command(brain: Path) -> None:
     """Convert, train, restore and evaluate what BRAIN, a YAML file, describes.

@@ -9,7 +9,7 @@ import click
 from pydantic import PositiveInt
 
 from isosr_pipeline.cli.options import StepCommand, setting, settings_from
-from isosr_pipeline.settings import Lengths, Settings
+from isosr_pipeline.settings import Lengths, Seed, Settings
 
 
 class SimulateSettings(Settings):
@@ -23,7 +23,7 @@ class SimulateSettings(Settings):
     z_step: PositiveInt = 1
     photons: float = 200.0
     background: float = 10.0
-    seed: int = 0
+    seed: Seed = 0
 
 
 @click.command(

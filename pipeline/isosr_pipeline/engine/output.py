@@ -16,6 +16,7 @@ from isosr_pipeline.engine.filling import fill
 from isosr_pipeline.engine.ledger import Ledger, differences, not_being_filled
 from isosr_pipeline.errors import InputError, OutputExistsError, ResumeError
 from isosr_pipeline.geometry import Region, Zyx, blocks
+from isosr_pipeline.paths import check_creatable
 from isosr_pipeline.progress import Reporter
 from isosr_pipeline.settings import IfExists
 from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET, Histogram, Window
@@ -115,6 +116,7 @@ def check_output(
     ResumeError
         When the store was made from something else.
     """
+    check_creatable(path, replace=if_exists == "overwrite")
     if not path.exists():
         return "absent"
     if if_exists == "refuse":

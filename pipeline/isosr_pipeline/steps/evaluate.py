@@ -152,7 +152,7 @@ def evaluate(
     return Evaluation(
         store=str(store),
         restored=str(restored),
-        reference=settings.reference,
+        reference=str(settings.reference) if settings.reference else None,
         channel=settings.channel,
         before=figures[0],
         after=figures[1],

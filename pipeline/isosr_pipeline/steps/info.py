@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from isosr_pipeline.engine.ledger import count_done
+from isosr_pipeline.errors import InputError
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.store.volume import Volume
 
@@ -20,7 +21,8 @@ def describe(store: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        Shapes in voxels and voxel sizes in µm, order z, y, x.
+        Shapes in voxels and voxel sizes in µm, order z, y, x; no isotropic shape where the voxels
+        allow none.
 
     Raises
     ------
@@ -45,7 +47,7 @@ def describe(store: Path) -> dict[str, Any]:
         "dtype": volume.dtype.name,
         "voxel_size_um": list(volume.voxel_size),
         "origin_um": list(volume.origin),
-        "isotropic_shape": list(IsotropicView(volume).shape),
+        "isotropic_shape": _isotropic_shape(volume),
         "channels": volume.channels,
         "levels": levels,
         "complete": own.complete if own else None,
@@ -53,3 +55,10 @@ def describe(store: Path) -> dict[str, Any]:
         "windows": [[w.model_dump() for w in c] for c in own.windows] if own else [],
         "history": [step.model_dump() for step in own.history] if own else [],
     }
+
+
+def _isotropic_shape(volume: Volume) -> list[int] | None:
+    try:
+        return list(IsotropicView(volume).shape)
+    except InputError:
+        return None

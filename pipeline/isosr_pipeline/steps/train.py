@@ -18,7 +18,7 @@ from isosr_models.checkpoint import (
 )
 from isosr_models.layers import calibrate
 from isosr_models.methods import create_objective
-from isosr_models.model_folder import DESCRIPTION, read_description, save_model
+from isosr_models.model_folder import DESCRIPTION, read_run, save_model
 from isosr_models.ot_cyclegan import OTCycleGANConfig
 from isosr_models.patchgan import MIN_PLANE
 from isosr_pipeline.crops import Crops, check_crop
@@ -32,6 +32,7 @@ from isosr_pipeline.errors import (
 )
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.isotropic import IsotropicView
+from isosr_pipeline.paths import check_creatable, make_folder
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import DEFAULT_PERCENTILES, IfExists, TrainSettings
 from isosr_pipeline.store.volume import Volume
@@ -81,6 +82,7 @@ def train(
     reporter = reporter or SilentReporter()
     check_training(settings)
     refuse_overlap(model, stores)
+    check_creatable(model)
     device = choose_device(settings.device)
     torch.manual_seed(settings.seed)
     parameters = settings.model_dump(include=_METHOD_PARAMETERS)
@@ -94,7 +96,7 @@ def train(
     if found == "model":
         reporter.say(f"{model} is trained already")
         return
-    model.mkdir(parents=True, exist_ok=True)
+    make_folder(model)
     start = Progress(iterations=0, seconds=0.0, run=run)
     if found == "checkpoint":
         start = load_checkpoint(model, objective)
@@ -152,7 +154,7 @@ def _find(
         for name in (DESCRIPTION, CHECKPOINT, LOSSES):
             (model / name).unlink(missing_ok=True)
         return None
-    done = read_description(model).training.get("run", {}) if trained else read_progress(model).run
+    done = read_run(model) if trained else read_progress(model).run
     if differing := differences(done, run):
         raise ResumeError(
             f"{model} was trained in another way ({differing}); resume with the same stores and "

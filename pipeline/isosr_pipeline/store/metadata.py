@@ -11,7 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.store.intensity import Window
-from isosr_pipeline.store.multiscale import UNITS, read_multiscale, unit_in_micrometres
+from isosr_pipeline.store.multiscale import (
+    UNITS,
+    read_multiscale,
+    unit_in_micrometres,
+    voxel_size_problem,
+)
 from isosr_pipeline.store.pyramid import Level
 
 ATTRIBUTE = "isosr"
@@ -182,6 +187,8 @@ def read_ome(
         raise InputError(f"{where}: axes are {''.join(image.axes)}, and volumes have czyx")
     units = [_unit(axis, unit, where) for axis, unit in zip(AXES[1:], image.units[1:], strict=True)]
     z, y, x = (s * unit for s, unit in zip(image.scales[0][1:], units, strict=True))
+    if problem := voxel_size_problem((z, y, x)):
+        raise InputError(f"{where}: {problem} in its multiscales attribute")
     oz, oy, ox = (t * unit for t, unit in zip(image.translation[1:], units, strict=True))
     return list(image.paths), (z, y, x), (oz, oy, ox), list(image.labels)
 

@@ -18,6 +18,9 @@ UNITS = {
 }
 """Lengths in µm of the units that OME-Zarr names."""
 
+FINEST, COARSEST = 1e-4, 1e4
+"""Bounds of a voxel's edge in µm."""
+
 # What reading an attribute of another form raises.
 _FAILURES = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
@@ -91,6 +94,17 @@ def read_multiscale(attributes: dict[str, Any], where: str) -> Multiscale:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise InputError(f"{where}: the level path {path!r} leads out of the store")
     return Multiscale(tuple(map(str, axes)), tuple(units), paths, scales, translation, labels)
+
+
+def voxel_size_problem(voxel_size: tuple[float, float, float]) -> str | None:
+    """Say what is wrong with a voxel size, in µm, order z, y, x; None if nothing."""
+    for axis, size in zip("zyx", voxel_size, strict=True):
+        if not FINEST <= size <= COARSEST:
+            return (
+                f"voxels are {size:g} µm along {axis}, and must be {FINEST:g} to {COARSEST:g} µm; "
+                "check the unit"
+            )
+    return None
 
 
 def unit_in_micrometres(unit: str | None) -> float | None:

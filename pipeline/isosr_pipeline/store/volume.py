@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -18,6 +16,7 @@ from zarr.errors import ContainsArrayError, GroupNotFoundError
 
 from isosr_pipeline.errors import AlignmentError, InputError, MissingInputError, OutputExistsError
 from isosr_pipeline.geometry import AXES, Box, RegionGrid, Zyx
+from isosr_pipeline.paths import check_creatable, creating, partial_path, reading
 from isosr_pipeline.store.durable import sync_shards
 from isosr_pipeline.store.intensity import Window, check_dtype, find_window
 from isosr_pipeline.store.metadata import (
@@ -28,73 +27,21 @@ from isosr_pipeline.store.metadata import (
     write_display,
     write_ome,
 )
-from isosr_pipeline.store.pyramid import Level, plan_levels
+from isosr_pipeline.store.pyramid import Level
+from isosr_pipeline.store.spec import VolumeSpec, default_shard
 
-DEFAULT_CHUNK = Zyx(64, 64, 64)
-_SHARD_EDGES = (256, 512)
-_FEW_SHARDS = 4096
+__all__ = [
+    "Volume",
+    "VolumeSpec",
+    "create_volume",
+    "default_shard",
+    "is_store",
+    "remove_store",
+    "require_store",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class VolumeSpec:
-    """What a new volume is to be.
-
-    Parameters
-    ----------
-    shape : tuple of 4 ints
-        c, z, y, x.
-    dtype : numpy.dtype
-    voxel_size : tuple of 3 floats
-        In µm, order z, y, x.
-    chunk : Zyx
-        What is compressed together, in voxels.
-    shard : Zyx
-        What is one file and one region, in voxels; a multiple of `chunk` on each axis.
-    channels : tuple of str
-        Labels, one for each channel.
-    origin : tuple of 3 floats
-        Centre of the first voxel in µm, order z, y, x.
-    """
-
-    shape: tuple[int, int, int, int]
-    dtype: np.dtype[np.generic]
-    voxel_size: tuple[float, float, float]
-    chunk: Zyx
-    shard: Zyx
-    channels: tuple[str, ...]
-    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
-
-    def __post_init__(self) -> None:
-        for axis, chunk, shard in zip(AXES, self.chunk, self.shard, strict=True):
-            if chunk < 1 or shard % chunk:
-                raise InputError(
-                    f"axis {axis}: a shard of {shard} voxels is no whole number of chunks of "
-                    f"{chunk}; choose a multiple, such as {max(chunk, shard // chunk * chunk)}"
-                )
-
-    @property
-    def levels(self) -> list[Level]:
-        """The pyramid, level 0 first."""
-        return plan_levels(Zyx(*self.shape[1:]), self.voxel_size)
-
-
-def default_shard(shape: tuple[int, int, int, int], chunk: Zyx) -> Zyx:
-    """Choose shards that keep both the number of files and the memory of a region small.
-
-    Edges are about 256 voxels, or 512 where a volume would have more than 4096 such shards: a
-    terabyte of uint16 is then some 4,000 files.
-
-    Parameters
-    ----------
-    shape : tuple of 4 ints
-        c, z, y, x.
-    chunk : Zyx
-    """
-    for edge in _SHARD_EDGES:
-        shard = Zyx(*(max(1, edge // c) * c for c in chunk))
-        if len(RegionGrid(shape, shard)) <= _FEW_SHARDS:
-            break
-    return shard
+# What reading metadata of another form raises.
+_DAMAGED = (LookupError, TypeError, ValueError, AttributeError)
 
 
 class Volume:
@@ -117,14 +64,15 @@ class Volume:
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path = Path(path)
-        if not self.path.exists():
-            raise MissingInputError(f"{path} does not exist; give an OME-Zarr store")
-        try:
-            self._group = zarr.open_group(self.path, mode="r+" if writable else "r")
-        except (GroupNotFoundError, ContainsArrayError) as error:
-            raise InputError(
-                f"{path} is not an OME-Zarr store; make one with isosr-pipeline convert"
-            ) from error
+        with reading(self.path):
+            if not self.path.exists():
+                raise MissingInputError(f"{path} does not exist; give an OME-Zarr store")
+            if not self.path.is_dir():
+                raise InputError(
+                    f"{path} is a file, and a store is a folder; make one of it with "
+                    "isosr-pipeline convert"
+                )
+            self._group = self._opened("r+" if writable else "r")
         attributes: dict[str, Any] = self._group.attrs.asdict()
         paths, self.voxel_size, self.origin, labels = read_ome(attributes, str(path))
         self.arrays = [self._array(p) for p in paths]
@@ -133,8 +81,30 @@ class Volume:
         self.channels = labels or [f"channel {i}" for i in range(self.shape[0])]
         self.attributes = read_own(attributes, str(path))
 
+    def _opened(self, mode: Literal["r", "r+"]) -> zarr.Group:
+        try:
+            return zarr.open_group(self.path, mode=mode)
+        except (GroupNotFoundError, ContainsArrayError) as error:
+            raise InputError(
+                f"{self.path} is not an OME-Zarr store; make one with isosr-pipeline convert"
+            ) from error
+        except _DAMAGED as error:
+            raise InputError(
+                f"{self.path} has metadata that can't be read ({error}): it was cut short or "
+                "altered; copy or make the store again"
+            ) from error
+
     def _array(self, path: str) -> zarr.Array[Any]:
-        array = self._group.get(path)
+        try:
+            with reading(self.path / path):
+                array = self._group.get(path)
+        except _DAMAGED as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{self.path / path} has metadata that can't be read ({error}): it was cut short "
+                "or altered; copy or make the store again"
+            ) from error
         if not isinstance(array, zarr.Array) or array.ndim != 4:
             raise InputError(
                 f"{self.path} has no 4D array {path!r}, which its metadata names as a level; "
@@ -267,11 +237,25 @@ def create_volume(
     ------
     OutputExistsError
         When something is at `path`.
+    OutputPathError
+        When the system refuses to create it.
     """
+    check_creatable(path)
     if path.exists():
         raise OutputExistsError(f"{path} exists; give another path")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    with creating(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _create(path, spec, attributes, prepare)
+    return Volume(path, writable=True)
+
+
+def _create(
+    path: Path,
+    spec: VolumeSpec,
+    attributes: StoreAttributes,
+    prepare: Callable[[Path], None] | None,
+) -> None:
+    partial = partial_path(path)
     try:
         group = zarr.create_group(partial, zarr_format=3)
         for index, level in enumerate(spec.levels):
@@ -296,7 +280,6 @@ def create_volume(
             ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Volume(path, writable=True)
 
 
 def _create_array(group: zarr.Group, name: str, spec: VolumeSpec, level: Level) -> None:
@@ -327,7 +310,12 @@ def require_store(path: Path) -> None:
     OutputExistsError
         When `path` is not a folder that holds a Zarr store.
     """
-    if not path.is_dir() or path.is_symlink() or not is_store(path):
+    if path.is_symlink():
+        raise OutputExistsError(
+            f"{path} is a symbolic link, so what it points to is not overwritten; give the path "
+            f"it points to, {path.resolve()}, or remove the link"
+        )
+    if not path.is_dir() or not is_store(path):
         raise OutputExistsError(
             f"{path} exists and is not a Zarr store, so it is not overwritten; give another path"
         )
@@ -339,9 +327,10 @@ def remove_store(path: Path) -> None:
         return
     require_store(path)
     # Renamed first: a removal that is interrupted leaves no half store under the user's name.
-    doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.removed")
-    path.rename(doomed)
-    shutil.rmtree(doomed)
+    doomed = partial_path(path, "removed")
+    with creating(path):
+        path.rename(doomed)
+        shutil.rmtree(doomed)
 
 
 def is_store(path: Path) -> bool:

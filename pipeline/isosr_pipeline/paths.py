@@ -1,0 +1,125 @@
+"""Paths that steps read and make: what the system refuses becomes an error with a remedy."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from isosr_pipeline.errors import InputError, IsosrError, OutputPathError
+
+_LASTING = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP)
+
+
+def partial_path(path: Path, suffix: str = "partial") -> Path:
+    """Return a new hidden name next to a path, for what is not to be seen under its own."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{suffix}")
+
+
+@contextmanager
+def creating(path: Path) -> Iterator[None]:
+    """Name the output, and what to do, where the system refuses to create or replace it.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    OutputPathError
+        In place of an OSError.
+    """
+    try:
+        yield
+    except IsosrError:
+        raise
+    except OSError as error:
+        raise OutputPathError(
+            f"{path} can't be written ({error.strerror or error}); give a path where you may "
+            "write, with names that are not too long and space left"
+        ) from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name the input, and what to do, where the system refuses to read it.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    InputError
+        In place of an OSError that another attempt would meet again; others pass as they are.
+    """
+    try:
+        yield
+    except IsosrError:
+        raise
+    except OSError as error:
+        if error.errno not in _LASTING:
+            raise
+        raise InputError(
+            f"{path} can't be read ({error.strerror or error}); check its name and that you may "
+            "read it"
+        ) from error
+
+
+def check_creatable(path: Path, *, replace: bool = False) -> None:
+    """Refuse an output that could not be created, before any work is done for it.
+
+    Leaves nothing behind: what is made to find out is removed at once.
+
+    Parameters
+    ----------
+    path : Path
+        Of a file or folder; its parent folders need not be there.
+    replace : bool
+        Whether something at `path` will be replaced; else only what is absent is checked.
+
+    Raises
+    ------
+    OutputPathError
+        When its folder can't be written to, is no folder, or a name is too long.
+    """
+    with creating(path):
+        if path.is_symlink() and not path.exists():
+            raise OutputPathError(
+                f"{path} is a symbolic link to what does not exist; remove the link or give "
+                "another path"
+            )
+        if path.exists() and not replace:
+            return
+        folder = next(p for p in path.absolute().parents if os.path.lexists(p))
+        if not folder.is_dir():
+            raise OutputPathError(
+                f"{path} can't be written: {folder} is not a folder; give another path"
+            )
+        _try(folder / partial_path(path).name)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for outputs if need be, and check that it can be written to.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    OutputPathError
+        When it can't be made or written to.
+    """
+    with creating(path):
+        path.mkdir(parents=True, exist_ok=True)
+        _try(partial_path(path / "probe"))
+
+
+def _try(probe: Path) -> None:
+    # Permissions alone don't tell: file systems may be read-only, full or virtual.
+    probe.mkdir()
+    probe.rmdir()
