@@ -14,6 +14,7 @@ from distributed.system import MEMORY_LIMIT
 from isosr_cluster.errors import ClusterConfigError, ClusterUnreachableError
 
 LOCAL = "local"
+_SECONDS_FOR_A_WORKER = 30.0
 OpenClient = Callable[[], AbstractContextManager[Client]]
 """Connects to a cluster when it is needed, after everything has been checked."""
 
@@ -99,11 +100,20 @@ def _connect(cluster: str, workers: int | None) -> Client:
             f"workers is {workers}, but the cluster at {cluster} has its own; leave it out"
         )
     try:
-        return Client(cluster, timeout="10s")
+        client = Client(cluster, timeout="10s")
     except (OSError, ValueError) as error:
         raise ClusterUnreachableError(
             f"no scheduler answers at {cluster} ({error}); start one with dask scheduler"
         ) from error
+    try:
+        client.wait_for_workers(1, timeout=_SECONDS_FOR_A_WORKER)
+    except TimeoutError as error:
+        client.close()
+        raise ClusterUnreachableError(
+            f"the scheduler at {cluster} has no workers after {_SECONDS_FOR_A_WORKER:g} s; start "
+            f"some with dask worker {cluster}"
+        ) from error
+    return client
 
 
 def _is_address(cluster: str) -> bool:
@@ -114,4 +124,5 @@ def _is_address(cluster: str) -> bool:
 def memory_per_task(client: Client) -> int:
     """Return the memory in bytes that each task may use on the smallest worker of a cluster."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return int(min(w["memory_limit"] // max(1, w["nthreads"]) for w in workers))
+    # A worker without a limit reports 0: it has what this machine has, for want of better.
+    return int(min((w["memory_limit"] or MEMORY_LIMIT) // max(1, w["nthreads"]) for w in workers))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from distributed import Client, Future, WorkerPlugin, get_worker
+from distributed.client import ClosedClientError
 
 from isosr_cluster.errors import ClusterLostError
 
@@ -21,6 +22,7 @@ Value = TypeVar("Value")
 _TASKS_PER_THREAD = 2
 """One that runs and one that waits, so that no worker is idle while the driver thinks."""
 
+_LOST = "the cluster is lost ({}); what is done is kept: start it again, then go on with --resume"
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_BETWEEN_COUNTS = 2.0
 
@@ -84,10 +86,10 @@ class _Flight(Generic[Item]):
             future = self._ended.get(timeout=_SECONDS_BETWEEN_LOOKS)
         except queue.Empty:
             if self._client.status != "running":
-                raise ClusterLostError("the connection to the scheduler is lost") from None
+                raise ClusterLostError(_LOST.format("the scheduler does not answer")) from None
             return None
         if future.status not in ("finished", "error"):
-            raise ClusterLostError(f"the scheduler has dropped a task ({future.status})")
+            raise ClusterLostError(_LOST.format(f"a task was {future.status}"))
         return future
 
 
@@ -153,6 +155,6 @@ def run_tasks(
             yield Outcome(item, value, error)
     finally:
         # Where workers are gone already, there is nothing left to tidy up.
-        with suppress(OSError):
+        with suppress(OSError, ClosedClientError):
             client.cancel(list(flight.running))
             client.unregister_worker_plugin(job)

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import operator
 import os
+import time
 from functools import partial
 
 import pytest
+from distributed import LocalCluster
 
 from isosr_cluster.clients import local_workers, memory_per_task, open_client
-from isosr_cluster.errors import ClusterConfigError, ClusterUnreachableError
+from isosr_cluster.errors import ClusterConfigError, ClusterLostError, ClusterUnreachableError
 from isosr_cluster.runner import run_tasks
 
 
@@ -104,3 +106,31 @@ def test_servers_bind_to_this_machine_only(client):
     info = client.scheduler_info(n_workers=-1)
     addresses = [info["address"], *info["workers"]]
     assert all(a.startswith("tcp://127.0.0.1:") for a in addresses)
+
+
+def test_a_scheduler_without_workers_is_named(monkeypatch):
+    monkeypatch.setattr("isosr_cluster.clients._SECONDS_FOR_A_WORKER", 0.5)
+    with (
+        LocalCluster(
+            n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as empty,
+        pytest.raises(ClusterUnreachableError, match=r"has no workers after 0\.5 s"),
+        open_client(empty.scheduler_address),
+    ):
+        pass
+
+
+def test_a_lost_scheduler_is_an_error_with_a_remedy():
+    with open_client(workers=1) as own:
+        outcomes = run_tasks(own, time.sleep, [0.01, 60])
+        assert next(outcomes).error is None
+        own.close()
+        with pytest.raises(ClusterLostError, match="--resume"):
+            next(outcomes)
+
+
+def test_running_stops_when_asked_to(client):
+    taken = []
+    outcomes = run_tasks(client, abs, range(1000), should_stop=lambda: len(taken) >= 3)
+    taken.extend(outcome.value for _, outcome in zip(range(3), outcomes, strict=False))
+    assert list(outcomes) == []

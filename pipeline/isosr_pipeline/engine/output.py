@@ -14,7 +14,7 @@ from distributed import Client
 
 from isosr_pipeline.engine.filling import fill
 from isosr_pipeline.engine.ledger import Ledger, differences, not_being_filled
-from isosr_pipeline.errors import InputError, OutputExistsError, ResumeError
+from isosr_pipeline.errors import BusyError, InputError, OutputExistsError, ResumeError
 from isosr_pipeline.geometry import Region, Zyx, blocks
 from isosr_pipeline.paths import check_creatable
 from isosr_pipeline.progress import Reporter
@@ -171,10 +171,13 @@ def begin_output(
     Raises
     ------
     BusyError
-        When another process fills it.
+        When another process fills it, or has just finished it.
     """
     making = _making(history[-1], complete=False)
-    if check_output(path, history, if_exists) == "begun":
+    state = check_output(path, history, if_exists)
+    if state == "finished":
+        raise BusyError(f"{path} has just been finished by another process; nothing is left to do")
+    if state == "begun":
         volume = Volume(path, writable=True)
         ledger = Ledger(path, making)
     else:
