@@ -125,7 +125,7 @@ def convert(
         return
     with open_client() as client, begin_output(store, spec, history, if_exists) as output:
         grid = output.volume.regions()
-        fill(client, grid, ConvertRegion(image, store.resolve()), output.ledger, reporter, _LEVEL_0)
+        fill(client, grid, ConvertRegion(image, store.absolute()), output.ledger, reporter, _LEVEL_0)
         output.fill_pyramid(client, reporter)
         output.finish(output.windows(_LEVEL_0), figures={})
 

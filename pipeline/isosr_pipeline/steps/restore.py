@@ -185,8 +185,8 @@ def restore(
     """
     reporter = reporter or SilentReporter()
     # Workers may stand in another folder.
-    store, out = store.resolve(), out.resolve()
-    model = model if model == IDENTITY else str(Path(model).resolve())
+    store, out = store.absolute(), out.absolute()
+    model = model if model == IDENTITY else str(Path(model).absolute())
     volume = Volume(store)
     volume.require_complete()
     view = IsotropicView(volume)
