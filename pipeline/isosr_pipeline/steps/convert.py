@@ -124,8 +124,8 @@ def convert(
         reporter.say(f"{store} is complete already")
         return
     with open_client() as client, begin_output(store, spec, history, if_exists) as output:
-        grid = output.volume.regions()
-        fill(client, grid, ConvertRegion(image, store.absolute()), output.ledger, reporter, _LEVEL_0)
+        job = ConvertRegion(image, store.absolute())
+        fill(client, output.volume.regions(), job, output.ledger, reporter, _LEVEL_0)
         output.fill_pyramid(client, reporter)
         output.finish(output.windows(_LEVEL_0), figures={})
 
