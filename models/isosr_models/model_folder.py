@@ -131,6 +131,14 @@ def read_description(folder: Path) -> Description:
         When the folder is no model, or one of another version.
     """
     path = folder / DESCRIPTION
+    if not folder.is_dir():
+        raise ModelFormatError(
+            f"{folder} is not a model: there is no such folder; give the one that train wrote"
+        )
+    if not path.is_file() and any(folder.glob("checkpoint.*")):
+        raise ModelFormatError(
+            f"{folder} is a training that is not finished; go on with it: train with --resume"
+        )
     if not path.is_file():
         raise ModelFormatError(
             f"{folder} is not a model: it has no {DESCRIPTION}; give the folder that train wrote"

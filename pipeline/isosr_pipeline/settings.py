@@ -135,7 +135,7 @@ class ConvertSettings(Settings):
     channel_pattern: str | None = None
     chunk: Lengths = DEFAULT_CHUNK
     shard: Lengths | None = None
-    median: PositiveInt | None = None
+    median: Annotated[int, Field(ge=1, le=64)] | None = None
     deskew: Tilt | None = None
     rotate: bool = False
     isotropic: bool = False
@@ -181,6 +181,9 @@ class TrainSettings(Settings):
         Intensities that are 0 and 1; None: the recorded 0.03 and 99.97 percentiles.
     loaders : int
         Processes that read crops ahead; 0: crops are read between steps.
+    threads : int or None
+        Of the processor, for the networks; None: one a core. Small networks gain little from more
+        than one, and threads that wait for a busy core slow each other down.
     seed : int
         Of crops, weights and planes.
     device : {"auto", "cpu", "cuda"}
@@ -201,6 +204,7 @@ class TrainSettings(Settings):
     average: float = Field(0.0, ge=0, lt=1)
     window: Range | None = None
     loaders: int = Field(0, ge=0, le=MAX_LOADERS)
+    threads: PositiveInt | None = None
     seed: Seed = 0
     device: Device = "auto"
 

@@ -107,7 +107,7 @@ class _Clock:
     def is_over(self) -> bool:
         minutes, limit = self._settings.minutes, self._settings.iterations
         out_of_time = minutes is not None and self.progress.seconds >= 60 * minutes
-        return out_of_time or self.progress.iterations == limit
+        return out_of_time or (limit is not None and self.progress.iterations >= limit)
 
     @property
     def is_checkpoint_due(self) -> bool:

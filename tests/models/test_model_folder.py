@@ -134,3 +134,12 @@ def test_a_model_with_nan_is_not_saved(tmp_path):
             training={},
         )
     assert not (tmp_path / "m" / WEIGHTS).exists()
+
+
+def test_no_folder_and_an_unfinished_training_are_told_apart(tmp_path):
+    with pytest.raises(ModelFormatError, match="no such folder"):
+        read_description(tmp_path / "gone")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "checkpoint.safetensors").write_bytes(b"")
+    with pytest.raises(ModelFormatError, match="train with --resume"):
+        read_description(tmp_path / "begun")

@@ -187,3 +187,19 @@ def test_an_explicit_window_stays_with_the_model(store, tmp_path, make_store, cl
 def test_a_model_does_not_go_into_its_store(store):
     with pytest.raises(InputError, match="the output"):
         train([store], store / "model", SMALL)
+
+
+def test_an_interrupted_training_may_be_given_another_end(store, tmp_path, monkeypatch):
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("isosr_pipeline.steps.train.optimise", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train([store], tmp_path / "model", SMALL)
+    longer = SMALL.model_copy(update={"iterations": 6, "threads": 1})
+    train([store], tmp_path / "model", longer, if_exists="resume")
+    training = read_description(tmp_path / "model").training
+    assert training["iterations"] == training["run"]["iterations"] == 6
+    with pytest.raises(ResumeError, match="iterations was 6 and is 4"):
+        train([store], tmp_path / "model", SMALL, if_exists="resume")

@@ -14,7 +14,7 @@ from isosr_pipeline.cli.options import StepCommand
 DONE, FAILED, BAD_INPUT, RESUMABLE = 0, 1, 2, 75
 
 _COMMANDS = {
-    "convert": "Convert a TIFF or a folder of slices to OME-Zarr.",
+    "convert": "Convert TIFF, slices, HDF5, Imaris, Zarr or N5 to OME-Zarr.",
     "info": "Say what a store is: shape, voxel size, levels, windows, history.",
     "train": "Train a model on a volume's own sharp planes.",
     "restore": "Restore a volume to isotropic resolution with a model.",

@@ -20,7 +20,7 @@ from isosr_pipeline.settings import IfExists, TrainSettings
 @click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
 @setting(TrainSettings, "method", "METHOD", "How the restorer is made.")
-@setting(TrainSettings, "iterations", "N", "Steps of training.")
+@setting(TrainSettings, "iterations", "N", "Steps of training; this or --minutes is needed.")
 @setting(TrainSettings, "minutes", "M", "Stop after this time, or --iterations if sooner.")
 @setting(TrainSettings, "crop", "Z,Y,X", "What networks see at once, in isotropic voxels.")
 @setting(TrainSettings, "batch", "N", "Crops a step.")
@@ -34,6 +34,7 @@ from isosr_pipeline.settings import IfExists, TrainSettings
 @setting(TrainSettings, "average", "D", "Decay of an average of the weights; 0: keep the last.")
 @setting(TrainSettings, "window", "LOW,HIGH", "Intensities that are 0 and 1; default: recorded.")
 @setting(TrainSettings, "loaders", "N", "Processes that read crops ahead.")
+@setting(TrainSettings, "threads", "N", "Processor threads of the networks; default: one a core.")
 @setting(TrainSettings, "seed", "N", "Of crops, weights and planes.")
 @setting(TrainSettings, "device", "auto|cpu|cuda", "auto: the GPU if there is one.")
 @existing_options

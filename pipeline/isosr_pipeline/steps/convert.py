@@ -98,7 +98,7 @@ def convert(
     """
     reporter = reporter or SilentReporter()
     selection = Selection(time=settings.time, channel_pattern=settings.channel_pattern)
-    measured = open_source(source, selection)
+    measured = open_source(Path(source).absolute(), selection)
     image = processed(measured, settings)
     spec = _plan(image, settings)
     history = [

@@ -41,7 +41,9 @@ from isosr_pipeline.training import LOSSES, optimise
 CALIBRATION_CROPS = 16
 _TRAINING, _CALIBRATION = 0, 1
 _METHOD_PARAMETERS = set(OTCycleGANConfig.model_fields)
-_FREE_TO_CHANGE = {"loaders", "device"}
+_FREE_TO_CHANGE = {"loaders", "threads", "device"}
+_END = {"iterations", "minutes"}
+"""What an unfinished training may be resumed with another value of."""
 
 
 def train(
@@ -84,6 +86,8 @@ def train(
     refuse_overlap(model, stores)
     check_creatable(model)
     device = choose_device(settings.device)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     parameters = settings.model_dump(include=_METHOD_PARAMETERS)
     objective = create_objective(settings.method, parameters, device)
@@ -99,7 +103,7 @@ def train(
     make_folder(model)
     start = Progress(iterations=0, seconds=0.0, run=run)
     if found == "checkpoint":
-        start = load_checkpoint(model, objective)
+        start = load_checkpoint(model, objective).model_copy(update={"run": run})
         reporter.say(f"going on from iteration {start.iterations}")
     else:
         # From the first moment on the folder is known as an unfinished training.
@@ -155,7 +159,9 @@ def _find(
             (model / name).unlink(missing_ok=True)
         return None
     done = read_run(model) if trained else read_progress(model).run
-    if differing := differences(done, run):
+    fixed = run if trained else {key: value for key, value in run.items() if key not in _END}
+    done = {key: value for key, value in done.items() if trained or key not in _END}
+    if differing := differences(done, fixed):
         raise ResumeError(
             f"{model} was trained in another way ({differing}); resume with the same stores and "
             "parameters, or start again with --overwrite"
