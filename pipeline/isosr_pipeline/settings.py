@@ -135,7 +135,7 @@ class ConvertSettings(Settings):
     channel_pattern: str | None = None
     chunk: Lengths = DEFAULT_CHUNK
     shard: Lengths | None = None
-    median: Annotated[int, Field(ge=1, le=64)] | None = None
+    median: Annotated[int, Field(gt=0, le=64)] | None = None
     deskew: Tilt | None = None
     rotate: bool = False
     isotropic: bool = False

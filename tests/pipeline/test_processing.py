@@ -337,6 +337,7 @@ def test_what_a_step_lacks_is_named(chosen, size, message):
         ({"deskew": -90}, "between 0 and 90"),
         ({"deskew": float("nan")}, "finite number"),
         ({"median": 0}, "greater than 0"),
+        ({"median": 65}, "less than or equal to 64"),
     ],
 )
 def test_bad_parameters_are_refused(chosen, message):
