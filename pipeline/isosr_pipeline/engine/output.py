@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -226,7 +227,7 @@ def _remove_torn_writes(store: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
+@dataclass
 class DownsampleRegion:
     """Makes one region of a level from the level before; runs on a worker.
 
@@ -242,9 +243,13 @@ class DownsampleRegion:
     index: int
     level: Level
 
+    @cached_property
+    def _volume(self) -> Volume:
+        return Volume(self.store, writable=True)
+
     def __call__(self, region: Region) -> dict[str, Any]:
         """Make and write the region."""
-        volume = Volume(self.store, writable=True)
+        volume = self._volume
         z, y, x = volume.arrays[self.index - 1].shape[1:]
         out = np.empty(region.box.shape, volume.dtype)
         for block in blocks(region.box, Zyx(*(_DOWNSAMPLED_AT_ONCE,) * 3)):

@@ -11,7 +11,7 @@ from isosr_pipeline.brain import Brain
 from isosr_pipeline.devices import cluster_for
 from isosr_pipeline.errors import InputError, MissingInputError
 from isosr_pipeline.progress import Reporter, SilentReporter
-from isosr_pipeline.sources import Selection, open_source, split_location
+from isosr_pipeline.sources import split_location
 from isosr_pipeline.steps.convert import convert
 from isosr_pipeline.steps.evaluate import Evaluation, evaluate
 from isosr_pipeline.steps.restore import restore
@@ -59,17 +59,13 @@ def run(brain: Brain, *, reporter: Reporter | None = None) -> Evaluation:
 
 
 def check_brain(brain: Brain) -> None:
-    """Check all that can be known before the first step begins.
+    """Check what later steps need before the first one begins, which checks the source itself.
 
     Raises
     ------
     InputError, ModelFormatError
         When an input is missing or a parameter can't be used.
     """
-    open_source(
-        brain.source,
-        Selection(time=brain.convert.time, channel_pattern=brain.convert.channel_pattern),
-    )
     if brain.model is None:
         check_training(brain.train)
     else:
