@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from isosr_cluster.clients import OpenClient, open_client
 from isosr_pipeline.cli import main
 from isosr_pipeline.geometry import Box, Zyx
+from isosr_pipeline.store.creation import create_volume
 from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET, Histogram
 from isosr_pipeline.store.metadata import StoreAttributes
-from isosr_pipeline.store.volume import Volume, VolumeSpec, create_volume
+from isosr_pipeline.store.spec import VolumeSpec
+from isosr_pipeline.store.volume import Volume
 
 settings.register_profile(
     "real parts",

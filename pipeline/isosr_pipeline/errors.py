@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class IsosrError(Exception):
     """Base class of the errors that a user of the pipeline can act on."""
+
+    def __reduce__(self) -> tuple[type[IsosrError], tuple[Any, ...]]:
+        """Pickle by class and message: what is two kinds of error can't be pickled as either."""
+        return type(self), self.args
 
 
 class InputError(IsosrError, ValueError):

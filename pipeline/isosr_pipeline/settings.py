@@ -21,6 +21,7 @@ from pydantic import (
 
 from isosr_pipeline.store.intensity import CONFOCAL
 from isosr_pipeline.store.multiscale import voxel_size_problem
+from isosr_pipeline.store.spec import Ngff
 
 DEFAULT_CHUNK = (64, 64, 64)
 MAX_HALO = 512
@@ -128,6 +129,8 @@ class ConvertSettings(Settings):
         Turn the deskewed volume into the sample's axes.
     isotropic : bool
         Store isotropic voxels, with z resampled linearly.
+    ngff : {"0.5", "0.4"}
+        Version of OME-Zarr; 0.4 is Zarr v2 without shards, for older tools.
     """
 
     voxel_size: VoxelSize | None = None
@@ -139,6 +142,7 @@ class ConvertSettings(Settings):
     deskew: Tilt | None = None
     rotate: bool = False
     isotropic: bool = False
+    ngff: Ngff = "0.5"
 
     @field_validator("rotate")
     @classmethod

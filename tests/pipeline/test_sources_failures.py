@@ -79,7 +79,7 @@ def test_a_file_cut_short_under_way_is_named(tmp_path):
     path = stack_in(tmp_path, "tif")
     source = open_source(path)
     path.write_bytes(path.read_bytes()[: source.offset + 50])
-    with pytest.raises(InputError, match=r"stack\.tif can't be read .*whole when it was opened"):
+    with pytest.raises(InputError, match=r"stack\.tif is cut short: .*whole when it was opened"):
         source.read(0, Box.whole(STACK.shape))
 
 

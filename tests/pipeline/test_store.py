@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from ome_zarr_models.v05 import Image
 
@@ -16,14 +16,10 @@ from isosr_pipeline.errors import (
     OutputExistsError,
 )
 from isosr_pipeline.geometry import Box, Zyx
+from isosr_pipeline.store.creation import create_volume, remove_store
 from isosr_pipeline.store.intensity import LIGHT_SHEET
-from isosr_pipeline.store.volume import (
-    Volume,
-    VolumeSpec,
-    create_volume,
-    default_shard,
-    remove_store,
-)
+from isosr_pipeline.store.spec import VolumeSpec, cubic_shard, slab_shard
+from isosr_pipeline.store.volume import Volume
 
 
 def test_what_is_written_is_read(make_store, noise):
@@ -82,7 +78,7 @@ def test_a_failed_creation_leaves_nothing(tmp_path, monkeypatch, make_store, noi
     def fail(*_args: object, **_options: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("isosr_pipeline.store.volume.write_ome", fail)
+    monkeypatch.setattr("isosr_pipeline.store.creation.write_ome", fail)
     folder = tmp_path / "new"
     with pytest.raises(OSError, match="no space"):
         create_volume(folder / "x.zarr", spec, own)
@@ -202,11 +198,36 @@ def test_a_window_that_was_not_recorded_is_named(make_store, noise):
 
 
 @given(st.tuples(*[st.integers(1, 40_000)] * 3))
-def test_default_shards_are_few_and_whole_chunks(shape):
+def test_cubic_shards_are_few_and_whole_chunks(shape):
     chunk = Zyx(64, 64, 64)
-    shard = default_shard((1, *shape), chunk)
+    shard = cubic_shard((1, *shape), chunk)
     assert all(s % c == 0 for s, c in zip(shard, chunk, strict=True))
     terabyte = 2 * np.prod(shape, dtype=float) <= 1e12
     if terabyte and min(shape) > 512:
         count = np.prod([-(-n // s) for n, s in zip(shape, shard, strict=True)])
         assert count < 10_000
+
+
+@given(
+    st.tuples(*[st.integers(1000, 40_000)] * 2),
+    st.sampled_from(["uint8", "uint16", "float32"]),
+    st.floats(0.5, 8),
+    st.integers(1, 20),
+)
+def test_a_terabyte_of_planes_is_under_ten_thousand_files(plane, dtype, z_size, terabytes):
+    itemsize = np.dtype(dtype).itemsize
+    planes = min(terabytes * 10**12 // (plane[0] * plane[1] * itemsize), 200_000)
+    assume(planes > 300)
+    shape, size, chunk = (1, planes, *plane), (z_size, 1.0, 1.0), Zyx(64, 64, 64)
+    shard = slab_shard(shape, size, chunk, itemsize)
+    spec = VolumeSpec(shape, np.dtype(dtype), size, chunk, shard, ("a",))
+    assert spec.files < 10_000 * max(1, np.prod(shape, dtype=float) * itemsize / 1e12)
+    assert np.prod(shard) * itemsize <= 2**30
+
+
+@given(st.tuples(*[st.integers(1, 3000)] * 3), st.tuples(*[st.integers(1, 130)] * 3))
+def test_slab_shards_are_whole_chunks_and_no_longer_than_the_volume(shape, chunk):
+    shard = slab_shard((2, *shape), (2.0, 1.0, 1.0), Zyx(*chunk), 2)
+    for length, s, c in zip(shape, shard, chunk, strict=True):
+        assert s % c == 0
+        assert s - c < length

@@ -47,6 +47,12 @@ from isosr_pipeline.settings import ConvertSettings, IfExists
 )
 @switch(ConvertSettings, "rotate", "Turn the deskewed volume into the sample's own axes.")
 @switch(ConvertSettings, "isotropic", "Store isotropic voxels: z is resampled linearly.")
+@setting(
+    ConvertSettings,
+    "ngff",
+    "VERSION",
+    "OME-Zarr version: 0.5, or 0.4 (Zarr v2, every chunk a file) for older tools.",
+)
 @existing_options
 @cluster_options
 def command(

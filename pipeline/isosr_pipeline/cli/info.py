@@ -48,8 +48,8 @@ def _lines(description: dict[str, Any]) -> list[tuple[str, str]]:
             text = f"{window['low']:g} to {window['high']:g} ({low:g} to {high:g} %), {channel}"
             lines.append(("window", text))
     if description["complete"] is False:
-        total = sum(level["regions"] for level in description["levels"])
-        lines.append(("state", f"unfinished: {description['regions_done']} of {total} regions"))
+        done, total = description["regions_done"], description["regions"]
+        lines.append(("state", f"unfinished: {done} of {total} regions"))
     for step in description["history"]:
         method = step["parameters"].get("method")
         how = f" by {method}" if method else ""

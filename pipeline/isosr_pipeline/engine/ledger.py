@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,10 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from isosr_pipeline.errors import BusyError, ResumeError
+from isosr_pipeline.errors import BusyError, OutputPathError, ResumeError
 
 FILE = ".isosr-ledger.jsonl"
 _FORMAT = 1
+_SECONDS_BETWEEN_SYNCS = 1.0
 
 
 def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -46,6 +48,8 @@ class Ledger:
         Folder of the store.
     making : mapping
         All that decides the result: input, parameters, versions. An existing ledger must agree.
+    total : int
+        Number of regions of all passes, for those who watch.
 
     Attributes
     ----------
@@ -60,18 +64,19 @@ class Ledger:
         When the store was begun from something else; the message names what differs.
     """
 
-    def __init__(self, store: Path, making: Mapping[str, Any]) -> None:
+    def __init__(self, store: Path, making: Mapping[str, Any], total: int) -> None:
         self.path = store / FILE
         self.done: defaultdict[str, set[int]] = defaultdict(set)
         self._file = self.path.open("a+b")
+        self._synced = 0.0
         _lock(self._file, store)
         try:
-            self._load(making)
+            self._load(making, total)
         except BaseException:
             self._file.close()
             raise
 
-    def _load(self, making: Mapping[str, Any]) -> None:
+    def _load(self, making: Mapping[str, Any], total: int) -> None:
         self._file.seek(0)
         good = 0
         for number, line in enumerate(self._file):
@@ -85,7 +90,7 @@ class Ledger:
             good += len(line)
         self._file.truncate(good)
         if good == 0:
-            self._append({"format": _FORMAT, "making": dict(making)})
+            self._append({"format": _FORMAT, "making": dict(making), "total": total})
 
     def _compare(self, header: dict[str, Any], making: Mapping[str, Any]) -> None:
         differing = differences(header.get("making", {}), making)
@@ -96,7 +101,10 @@ class Ledger:
             )
 
     def record(self, name: str, region: int, result: Mapping[str, Any]) -> None:
-        """Record that a region is done, durably, with what its task returned.
+        """Record that a region is done, with what its task returned.
+
+        What was recorded survives a kill at once, and a power cut after a second: a region whose
+        record is lost is done again.
 
         Parameters
         ----------
@@ -121,7 +129,10 @@ class Ledger:
     def _append(self, entry: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
         self._file.flush()
-        os.fsync(self._file.fileno())
+        # A sync takes longer than many a small region.
+        if time.monotonic() - self._synced >= _SECONDS_BETWEEN_SYNCS:
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
 
     def moved_to(self, store: Path) -> None:
         """Follow a store that was renamed; the lock goes with it."""
@@ -168,10 +179,17 @@ def not_being_filled(store: Path) -> Iterator[None]:
 def _lock(file: BinaryIO, store: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         file.close()
         raise BusyError(
             f"{store} is being filled by another process; wait for it or stop it"
+        ) from error
+    except OSError as error:
+        file.close()
+        raise OutputPathError(
+            f"{store} can't be locked ({error.strerror or error}), and two processes that fill one "
+            "store would lose data: have its file system mounted with file locks (flock), or give "
+            "a path on another one"
         ) from error
 
 
@@ -186,10 +204,11 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
-def count_done(store: Path) -> int:
-    """Return how many regions of all levels a ledger has, without locking it."""
+def count_done(store: Path) -> tuple[int, int]:
+    """Return how many regions of all passes are done, and how many there are; takes no lock."""
     path = store / FILE
     if not path.exists():
-        return 0
+        return 0, 0
     with path.open("rb") as file:
-        return max(0, sum(line.endswith(b"\n") for line in file) - 1)
+        header = _parse(file.readline()) or {}
+        return sum(line.endswith(b"\n") for line in file), int(header.get("total", 0))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,23 +14,20 @@ from typing import Any, Literal
 import numpy as np
 from distributed import Client
 
-from isosr_pipeline.engine.filling import fill
+from isosr_pipeline.engine.filling import Job, fill
 from isosr_pipeline.engine.ledger import Ledger, differences, not_being_filled
+from isosr_pipeline.engine.regions import RegionPlan
 from isosr_pipeline.errors import BusyError, InputError, OutputExistsError, ResumeError
 from isosr_pipeline.geometry import Region, Zyx, blocks
 from isosr_pipeline.paths import check_creatable
 from isosr_pipeline.progress import Reporter
 from isosr_pipeline.settings import IfExists
+from isosr_pipeline.store.creation import create_volume, remove_store, require_store
 from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET, Histogram, Window
 from isosr_pipeline.store.metadata import Provenance, StoreAttributes
 from isosr_pipeline.store.pyramid import Level, downsample, parent_box
-from isosr_pipeline.store.volume import (
-    Volume,
-    VolumeSpec,
-    create_volume,
-    remove_store,
-    require_store,
-)
+from isosr_pipeline.store.spec import VolumeSpec
+from isosr_pipeline.store.volume import Volume
 
 _DOWNSAMPLED_AT_ONCE = 128
 
@@ -48,6 +46,8 @@ class Output:
     volume : Volume
     spec : VolumeSpec
         What the volume was created as.
+    plan : RegionPlan
+        How it is cut into regions.
     ledger : Ledger
     history : list of Provenance
         Steps that lead to it, this one last.
@@ -55,15 +55,27 @@ class Output:
 
     volume: Volume
     spec: VolumeSpec
+    plan: RegionPlan
     ledger: Ledger
     history: list[Provenance]
 
-    def fill_pyramid(self, client: Client, reporter: Reporter) -> None:
-        """Make every further level from the one before, level by level."""
-        for index, level in enumerate(self.spec.levels[1:], start=1):
-            job = DownsampleRegion(self.volume.path, index, level)
-            grid = self.volume.regions(index)
-            fill(client, grid, job, self.ledger, reporter, f"level {index}")
+    def fill(self, client: Client, job: Job, reporter: Reporter, label: str) -> None:
+        """Fill the regions of level 0 and of what its regions write with it, then all other levels.
+
+        Parameters
+        ----------
+        client : distributed.Client
+        job : callable
+            Writes a region of level 0; see `engine.filling.fill`.
+        reporter : Reporter
+        label : str
+            Name of the pass over level 0.
+        """
+        regions = self.plan.grids(self.spec)
+        fill(client, regions[0], job, self.ledger, reporter, label)
+        for index, level in list(enumerate(self.spec.levels))[self.plan.levels :]:
+            average = DownsampleRegion(self.volume.path, index, level)
+            fill(client, regions[index], average, self.ledger, reporter, f"level {index}")
 
     def windows(self, label: str) -> list[list[Window]]:
         """Find each channel's intensity windows from what a pass recorded of its regions.
@@ -163,9 +175,21 @@ def refuse_overlap(output: Path, inputs: Sequence[Path]) -> None:
 
 @contextmanager
 def begin_output(
-    path: Path, spec: VolumeSpec, history: list[Provenance], if_exists: IfExists
+    path: Path,
+    spec: VolumeSpec,
+    plan: RegionPlan,
+    history: list[Provenance],
+    if_exists: IfExists,
 ) -> Iterator[Output]:
-    """Create a store to be filled, or open the unfinished one; see `check_output`.
+    """Create a store to be filled, or open the unfinished one.
+
+    Parameters
+    ----------
+    path, history, if_exists
+        See `check_output`.
+    spec : VolumeSpec
+    plan : RegionPlan
+        How it is cut into regions, which the ledger counts.
 
     From before the store is there under its name until the end, its ledger is locked.
 
@@ -174,22 +198,26 @@ def begin_output(
     BusyError
         When another process fills it, or has just finished it.
     """
-    making = _making(history[-1], complete=False)
+    making = {**_making(history[-1], complete=False), "region": list(plan.region)}
+    total = sum(len(grid) for grid in plan.grids(spec).values())
     state = check_output(path, history, if_exists)
     if state == "finished":
         raise BusyError(f"{path} has just been finished by another process; nothing is left to do")
     if state == "begun":
         volume = Volume(path, writable=True)
-        ledger = Ledger(path, making)
+        ledger = Ledger(path, making, total)
     else:
-        volume, ledger = _create(path, spec, history, making)
+        volume, ledger = _create(path, spec, history, lambda folder: Ledger(folder, making, total))
     with ledger:
         _remove_torn_writes(path)
-        yield Output(volume, spec, ledger, history)
+        yield Output(volume, spec, plan, ledger, history)
 
 
 def _create(
-    path: Path, spec: VolumeSpec, history: list[Provenance], making: dict[str, Any]
+    path: Path,
+    spec: VolumeSpec,
+    history: list[Provenance],
+    begin_ledger: Callable[[Path], Ledger],
 ) -> tuple[Volume, Ledger]:
     if path.exists():
         with not_being_filled(path):
@@ -200,7 +228,7 @@ def _create(
             path,
             spec,
             StoreAttributes(history=history),
-            prepare=lambda folder: ledgers.append(Ledger(folder, making)),
+            prepare=lambda folder: ledgers.append(begin_ledger(folder)),
         )
     except BaseException:
         for ledger in ledgers:
@@ -222,9 +250,11 @@ def _making(step: Provenance, complete: bool) -> dict[str, Any]:
 
 
 def _remove_torn_writes(store: Path) -> None:
-    """Remove the partial files that writers leave behind when they are killed."""
-    for partial in store.rglob("*.partial"):
-        partial.unlink(missing_ok=True)
+    """Remove the partial files that zarr and tensorstore leave behind when they are killed."""
+    for folder, _, names in os.walk(store):
+        for name in names:
+            if name.endswith((".partial", ".__lock")):
+                Path(folder, name).unlink(missing_ok=True)
 
 
 @dataclass

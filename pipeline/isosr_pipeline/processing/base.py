@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.geometry import Box
+from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.sources.base import Source
 
 TOLERANCE = 1e-3
@@ -75,6 +75,11 @@ class WrappedSource:
     def channels(self) -> tuple[str, ...]:
         """Labels, one for each channel."""
         return self.inner.channels
+
+    @property
+    def grain(self) -> Zyx:
+        """What is decoded together, in voxels."""
+        return self.inner.grain
 
     def acquired(self, box: Box) -> NDArray[np.bool_]:
         """Tell which rows of a box were acquired; returns (z, y)."""

@@ -71,6 +71,11 @@ class DeskewedSource(WrappedSource):
         """Centre of the first voxel, in µm."""
         return (*self._grid.origin, self.inner.origin[2])
 
+    @property
+    def grain(self) -> Zyx:
+        """What is decoded together, in voxels: rows run along x as in the scan."""
+        return Zyx(1, 1, self.inner.grain.x)
+
     def acquired(self, box: Box) -> NDArray[np.bool_]:
         """Tell which rows of a box were acquired, the others being 0; returns (z, y)."""
         return self._places(box).acquired(self._grid.scan)

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isosr_pipeline.geometry import Box, Zyx
+from isosr_pipeline.geometry import Box, Zyx, blocks
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.processing.base import TOLERANCE, WrappedSource, require_square, rounded
+
+_PLANES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class IsotropicSource(WrappedSource):
         """In µm, order z, y, x."""
         return self._view.voxel_size
 
+    @property
+    def grain(self) -> Zyx:
+        """What is decoded together, in voxels; planes are, one by one."""
+        return self.inner.grain._replace(z=1)
+
     def acquired(self, box: Box) -> NDArray[np.bool_]:
         """Tell which rows of a box are made of acquired ones only; returns (z, y)."""
         column = Box(box.start, Zyx(box.stop.z, box.stop.y, box.start.x + 1))
@@ -62,4 +69,9 @@ class IsotropicSource(WrappedSource):
 
     def read(self, channel: int, box: Box) -> NDArray[Any]:
         """Read a box that lies in the image; returns (z, y, x) of the source's dtype."""
-        return rounded(self._view.read(channel, box), self.dtype)
+        out = np.empty(box.shape, self.dtype)
+        # Floats take twice the memory and more: few planes at a time.
+        for slab in blocks(box, box.shape._replace(z=_PLANES_AT_ONCE)):
+            planes = self._view.read(channel, slab)
+            out[slab.relative_to(box.start).slices] = rounded(planes, self.dtype)
+        return out

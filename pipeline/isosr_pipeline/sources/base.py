@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from isosr_pipeline.geometry import Box
+from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.sources.selection import Selection
 
 
@@ -41,6 +41,11 @@ class Source(Protocol):
     @property
     def channels(self) -> tuple[str, ...]:
         """Labels, one for each channel."""
+        ...
+
+    @property
+    def grain(self) -> Zyx:
+        """What is read or decoded together, in voxels: to read a part of it costs all of it."""
         ...
 
     def read(self, channel: int, box: Box) -> NDArray[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.geometry import Box
+from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.sources.selection import Selection, shown
 from isosr_pipeline.sources.slices import SliceFolder, natural_key, open_slice_folder
 
@@ -49,6 +49,11 @@ class ChannelFolders:
     def channels(self) -> tuple[str, ...]:
         """Names of the sub-folders."""
         return tuple(folder.path.name for folder in self.folders)
+
+    @property
+    def grain(self) -> Zyx:
+        """What is read together: of the first folder's slices."""
+        return self.folders[0].grain
 
     def read(self, channel: int, box: Box) -> NDArray[Any]:
         """Read a box that lies in the image; returns (z, y, x) of the source's dtype."""

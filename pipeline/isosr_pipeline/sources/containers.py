@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.sources.failures import raise_unless_damage
 from isosr_pipeline.sources.selection import SEPARATOR
 from isosr_pipeline.sources.slices import SUFFIXES, natural_key
+from isosr_pipeline.store.tensorstores import Driver
 
-Driver = Literal["zarr3", "zarr", "n5"]
 """Format of an array, by tensorstore's name for it."""
 
 _MARKS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from pathlib import Path
 
 from isosr_pipeline.errors import InputError, IsosrError, MissingInputError
+from isosr_pipeline.store.tensorstores import error_number
 
 _PASSING = {
     errno.EAGAIN,
@@ -37,9 +37,6 @@ _PASSING = {
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
 
-# tensorstore raises ValueError for all of them, with the number in its text.
-_CODE = re.compile(r"os_error_code='(\d+)'")
-
 
 def raise_unless_damage(error: Exception, where: str | Path) -> None:
     """Raise what reading failed of, and return only if the file itself may be at fault.
@@ -64,7 +61,7 @@ def raise_unless_damage(error: Exception, where: str | Path) -> None:
     """
     if isinstance(error, IsosrError):
         raise error
-    number = _number(error)
+    number = error_number(error)
     if number in _PASSING:
         if isinstance(error, OSError) and error.errno is not None:
             raise error
@@ -91,11 +88,3 @@ def unreadable(error: OSError, where: str | Path) -> InputError:
         f"{where} can't be read now ({error}); see that its disk or server can be reached, then "
         "try again"
     )
-
-
-def _number(error: Exception) -> int:
-    """Return the error number of the operating system; 0 if there is none."""
-    if isinstance(error, OSError):
-        return error.errno or 0
-    code = _CODE.search(str(error))
-    return int(code.group(1)) if code else 0

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.geometry import Box
+from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.sources.base import numbered_channels
 from isosr_pipeline.sources.calibration import positive_lengths
 from isosr_pipeline.sources.failures import raise_unless_damage
@@ -50,6 +50,7 @@ class Hdf5Source:
     dtype: np.dtype[np.generic]
     voxel_size: tuple[float, float, float] | None
     channels: tuple[str, ...]
+    grain: Zyx
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -100,6 +101,7 @@ def open_hdf5_source(path: Path, selection: Selection) -> Hdf5Source:
             dtype=np.dtype(check_dtype(dataset.dtype, where).str),
             voxel_size=positive_lengths(dataset.attrs.get("element_size_um")),
             channels=numbered_channels(layout.shape[0]),
+            grain=layout.grain(dataset.chunks),
         )
 
 

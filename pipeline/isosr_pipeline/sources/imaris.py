@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.geometry import Box
+from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.sources.calibration import micrometres, positive_lengths
 from isosr_pipeline.sources.hdf5 import check_filters, dataset_in, follow, open_hdf5, read_part
 from isosr_pipeline.sources.layout import check_unchanged, pick_time
@@ -41,6 +41,7 @@ class ImarisSource:
     dtype: np.dtype[np.generic]
     voxel_size: tuple[float, float, float] | None
     channels: tuple[str, ...]
+    grain: Zyx
 
     def read(self, channel: int, box: Box) -> NDArray[Any]:
         """Read a box that lies in the image; returns (z, y, x) of the source's dtype.
@@ -101,6 +102,7 @@ def open_imaris_source(path: Path, selection: Selection) -> ImarisSource:
             dtype=dtype,
             voxel_size=_voxel_size(_group(file, _IMAGE, path), shape),
             channels=tuple(_label(file, channel, path) for channel in range(count)),
+            grain=Zyx(*(dataset_in(file, _data(time, 0), path).chunks or (1, 1, 1))),
         )
 
 

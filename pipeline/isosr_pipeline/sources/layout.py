@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.geometry import Box
+from isosr_pipeline.geometry import Box, Zyx
 
 _KNOWN = set("tczyx")
 _DEFAULT = {3: "zyx", 4: "czyx"}
@@ -50,6 +50,11 @@ class Layout:
         z, y, x = box.slices
         along: dict[str, int | slice] = {"t": self.time, "c": channel, "z": z, "y": y, "x": x}
         return tuple(along[axis] for axis in self.axes)
+
+    def grain(self, chunk: Sequence[int | None] | None) -> Zyx:
+        """Return the lengths of a chunk of the array along z, y, x; 1 where it has no chunks."""
+        lengths = dict(zip(self.axes, chunk, strict=True)) if chunk else {}
+        return Zyx(*(int(lengths.get(axis) or 1) for axis in "zyx"))
 
     def arranged(self, part: NDArray[Any]) -> NDArray[Any]:
         """Put the axes of a part that `index` gave in the order z, y, x."""

@@ -16,7 +16,9 @@ import tifffile
 from numpy.typing import NDArray
 
 from isosr_pipeline.errors import InputError
+from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.sources.failures import raise_unless_damage
+from isosr_pipeline.sources.raw import RawPlane
 
 # What tifffile raises for damaged directories and metadata.
 _FAILURES = (
@@ -205,7 +207,6 @@ def read_page(
     Returns
     -------
     ndarray, (rows, columns)
-        In the byte order of the file.
 
     Raises
     ------
@@ -213,12 +214,11 @@ def read_page(
         When the data can't be decoded.
     """
     file, like = page.parent.filehandle, page.keyframe
-    if like.is_memmappable:
-        plane: NDArray[Any] = file.memmap_array(
-            page.parent.byteorder + like.dtype.char, like.shape, page.dataoffsets[0]
-        )
-        return np.array(plane[rows, columns])
     out = np.zeros((rows.stop - rows.start, columns.stop - columns.start), like.dtype)
+    if like.is_memmappable:
+        plane = RawPlane(page.dataoffsets[0], like.shape[1], like.dtype, page.parent.byteorder)
+        plane.read(file.fileno(), out, rows, columns, Path(file.path))
+        return out
     try:
         indices = _segments(like, rows, columns)
         offsets = [page.dataoffsets[i] for i in indices]
@@ -234,6 +234,15 @@ def read_page(
             "copy the file again from the microscope"
         ) from error
     return out
+
+
+def grain_of(page: tifffile.TiffPage | tifffile.TiffFrame) -> Zyx:
+    """Return what is read or decoded together of planes like this one, in voxels."""
+    like = page.keyframe
+    if like.is_tiled:
+        return Zyx(1, like.tilelength, like.tilewidth)
+    height, width = like.shape
+    return Zyx(1, 1 if like.is_memmappable else min(like.rowsperstrip, height), width)
 
 
 def _segments(page: tifffile.TiffPage, rows: slice, columns: slice) -> list[int]:

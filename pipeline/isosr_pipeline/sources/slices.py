@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.geometry import Box
-from isosr_pipeline.sources.pages import check_grey, open_tiff, open_whole_tiff, read_page
+from isosr_pipeline.geometry import Box, Zyx
+from isosr_pipeline.sources.pages import check_grey, grain_of, open_tiff, open_whole_tiff, read_page
 from isosr_pipeline.sources.selection import Selection, shown
 from isosr_pipeline.store.intensity import check_dtype
 
@@ -33,12 +33,15 @@ class SliceFolder:
     ----------
     names : tuple of str
         File names, along z.
+    grain : Zyx
+        Of the first slice.
     """
 
     path: Path
     shape: tuple[int, int, int, int]
     dtype: np.dtype[np.generic]
     names: tuple[str, ...]
+    grain: Zyx
     voxel_size: tuple[float, float, float] | None = None
     channels: tuple[str, ...] = ("channel 0",)
     selection: Selection = field(default_factory=Selection)
@@ -104,15 +107,17 @@ def open_slice_folder(path: Path) -> SliceFolder:
     _check_series(path, names)
     with ThreadPoolExecutor(_READERS) as pool:
         headers = list(pool.map(lambda name: _header(path / name), names))
-    shape, dtype = headers[0]
+    shape, dtype, grain = headers[0]
     for name, header in zip(names, headers, strict=True):
-        if header != headers[0]:
+        if header[:2] != (shape, dtype):
             raise InputError(
                 f"{path / name} is {header[1]} of shape {header[0]}, and the first slice, "
                 f"{names[0]}, is {dtype} of shape {shape}; all must be alike: "
                 "move what belongs to another volume out of the folder"
             )
-    return SliceFolder(path, (1, len(names), *shape), check_dtype(dtype, str(path)), tuple(names))
+    return SliceFolder(
+        path, (1, len(names), *shape), check_dtype(dtype, str(path)), tuple(names), grain
+    )
 
 
 def _is_slice(path: Path) -> bool:
@@ -120,7 +125,7 @@ def _is_slice(path: Path) -> bool:
     return not hidden and path.suffix.lower() in SUFFIXES and path.is_file()
 
 
-def _header(path: Path) -> tuple[tuple[int, int], np.dtype[np.generic]]:
+def _header(path: Path) -> tuple[tuple[int, int], np.dtype[np.generic], Zyx]:
     with open_whole_tiff(path) as tif:
         page = tif.pages[0]
         if len(tif.pages) != 1 or page.ndim != 2:
@@ -129,7 +134,7 @@ def _header(path: Path) -> tuple[tuple[int, int], np.dtype[np.generic]]:
                 "of grey values: convert multi-page files one by one"
             )
         check_grey(page, path)
-        return page.shape, page.dtype
+        return page.shape, page.dtype, grain_of(page)
 
 
 def _check_series(folder: Path, names: Sequence[str]) -> None:

@@ -11,12 +11,20 @@ import tifffile
 from numpy.typing import NDArray
 
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.geometry import Box
+from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.sources.base import numbered_channels
 from isosr_pipeline.sources.calibration import tiff_voxel_size
 from isosr_pipeline.sources.failures import raise_unless_damage
 from isosr_pipeline.sources.layout import Layout, lay_out
-from isosr_pipeline.sources.pages import check_grey, open_tiff, open_whole_tiff, page_at, read_page
+from isosr_pipeline.sources.pages import (
+    check_grey,
+    grain_of,
+    open_tiff,
+    open_whole_tiff,
+    page_at,
+    read_page,
+)
+from isosr_pipeline.sources.raw import RawPlane
 from isosr_pipeline.sources.selection import Selection
 from isosr_pipeline.store.intensity import check_dtype
 
@@ -52,6 +60,7 @@ class TiffSource:
     dtype: np.dtype[np.generic]
     voxel_size: tuple[float, float, float] | None
     channels: tuple[str, ...]
+    grain: Zyx
     offset: int | None
     byteorder: str
     directories: tuple[int, ...] = ()
@@ -72,24 +81,27 @@ class TiffSource:
             When another attempt may succeed.
         """
         zs, rows, columns = box.slices
-        if self.offset is not None:
-            return self._mapped(self.offset)[self.layout.index(channel, box)].astype(self.dtype)
+        planes = [self._plane(channel, z) for z in range(zs.start, zs.stop)]
         out = np.empty(box.shape, self.dtype)
-        with open_tiff(self.path) as tif:
-            for i, z in enumerate(range(zs.start, zs.stop)):
-                out[i] = read_page(self._page(tif, self._plane(channel, z)), rows, columns)
+        if self.offset is None:
+            with open_tiff(self.path) as tif:
+                for target, plane in zip(out, planes, strict=True):
+                    target[...] = read_page(self._page(tif, plane), rows, columns)
+            return out
+        try:
+            with self.path.open("rb") as file:
+                for target, plane in zip(out, planes, strict=True):
+                    raw = self._raw(self.offset, plane)
+                    raw.read(file.fileno(), target, rows, columns, self.path)
+        except OSError as error:
+            raise_unless_damage(error, self.path)
+            raise
         return out
 
-    def _mapped(self, offset: int) -> NDArray[Any]:
-        dtype = self.dtype.newbyteorder(self.byteorder)  # type: ignore[arg-type]
-        try:
-            return np.memmap(self.path, dtype, "r", offset, self.layout.lengths)
-        except (OSError, ValueError) as error:
-            raise_unless_damage(error, self.path)
-            raise InputError(
-                f"{self.path} can't be read ({error}): it was whole when it was opened; copy it "
-                "again, then resume"
-            ) from error
+    def _raw(self, offset: int, plane: int) -> RawPlane:
+        height, width = self.layout.lengths[-2:]
+        begin = offset + plane * height * width * self.dtype.itemsize
+        return RawPlane(begin, width, self.dtype, self.byteorder)
 
     def _page(self, tif: tifffile.TiffFile, plane: int) -> Any:
         if not self.directories:
@@ -131,6 +143,7 @@ def open_tiff_source(path: Path, selection: Selection) -> TiffSource:
             dtype=check_dtype(series.dtype, str(path)),
             voxel_size=tiff_voxel_size(tif),
             channels=numbered_channels(layout.shape[0]),
+            grain=grain_of(series.keyframe),
             offset=series.dataoffset if contiguous else None,
             byteorder=tif.byteorder,
             directories=() if contiguous else _directories(tif),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,20 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.geometry import Box
+from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.sources.base import numbered_channels
 from isosr_pipeline.sources.calibration import n5_voxel_size, positive_lengths
-from isosr_pipeline.sources.containers import Driver, Node, images, parents, read_node, root_of
+from isosr_pipeline.sources.containers import Node, images, parents, read_node, root_of
 from isosr_pipeline.sources.failures import raise_unless_damage
 from isosr_pipeline.sources.layout import Layout, check_unchanged, lay_out
 from isosr_pipeline.sources.selection import SEPARATOR, Selection, shown, the_only
 from isosr_pipeline.store.intensity import check_dtype
 from isosr_pipeline.store.metadata import read_own
 from isosr_pipeline.store.multiscale import Multiscale, read_multiscale, unit_in_micrometres
+from isosr_pipeline.store.tensorstores import FAILURES, Driver, open_tensorstore
 
 _WHAT = "3D or 4D array"
 _N5_AXES = {3: "xyz", 4: "xyzc"}
-
-# What tensorstore raises for files that are missing, damaged or encoded as it doesn't know.
-_FAILURES = (ValueError, KeyError, IndexError, OSError, RuntimeError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,7 @@ class ArraySource:
     dtype: np.dtype[np.generic]
     voxel_size: tuple[float, float, float] | None
     channels: tuple[str, ...]
+    grain: Zyx
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -76,7 +74,7 @@ class ArraySource:
         check_unchanged(found, (self.layout.lengths, self.dtype), where)
         try:
             part = store[self.layout.index(channel, box)].read().result()
-        except _FAILURES as error:
+        except FAILURES as error:
             raise_unless_damage(error, where)
             raise InputError(
                 f"{where}, {box} can't be read ({_short(error)}): a chunk is damaged or "
@@ -166,6 +164,7 @@ def _source(
         dtype=check_dtype(store.dtype.numpy_dtype, where),
         voxel_size=_voxel_size(path, node, image, level),
         channels=labels if len(labels) == count and all(labels) else numbered_channels(count),
+        grain=layout.grain(store.chunk_layout.read_chunk.shape),
     )
 
 
@@ -191,17 +190,10 @@ def _voxel_size(
     return positive_lengths(node.attributes.get("element_size_um"))
 
 
-@cache
-def _context() -> ts.Context:
-    """Return the limits of tensorstore in a process: workers are one a core already."""
-    return ts.Context({"data_copy_concurrency": {"limit": 1}})
-
-
 def _open(folder: Path, driver: Driver, where: str) -> ts.TensorStore:
-    spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{folder.resolve()}/"}}
     try:
-        return ts.open(spec, open=True, read=True, context=_context()).result()
-    except _FAILURES as error:
+        return open_tensorstore(folder, driver)
+    except FAILURES as error:
         raise_unless_damage(error, where)
         raise InputError(
             f"{where} can't be opened ({_short(error)}): its metadata are damaged, or it is "

@@ -11,30 +11,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isosr_cluster.clients import OpenClient
-from isosr_pipeline.engine.filling import fill
 from isosr_pipeline.engine.output import (
     begin_output,
     check_output,
     refuse_overlap,
     versions,
 )
+from isosr_pipeline.engine.regions import RegionWriter, plan_regions
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.fingerprint import fingerprint
-from isosr_pipeline.geometry import Region, Zyx
+from isosr_pipeline.geometry import Region, Zyx, blocks
 from isosr_pipeline.processing import PlacedSource, processed
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import ConvertSettings, IfExists
 from isosr_pipeline.sources import Selection, open_source
-from isosr_pipeline.store.intensity import Histogram
 from isosr_pipeline.store.metadata import Provenance
-from isosr_pipeline.store.volume import Volume, VolumeSpec, default_shard
+from isosr_pipeline.store.pyramid import Level
+from isosr_pipeline.store.spec import VolumeSpec, slab_shard
+from isosr_pipeline.store.volume import Volume
 
-_LEVEL_0 = "convert"
+_LABEL = "convert"
+_MANY_FILES = 100_000
+_FEWER_FILES = {
+    "0.4": "every chunk is one in OME-Zarr 0.4; a larger --chunk makes fewer, --ngff 0.5 far fewer",
+    "0.5": "a larger --shard makes fewer",
+}
 
 
 @dataclass
 class ConvertRegion:
-    """Copies one region from a source to a store, and counts intensities; runs on a worker.
+    """Copies one region from a source to levels 0 and 1 of a store; runs on a worker.
 
     Intensities of voxels that were not acquired are not counted.
 
@@ -42,10 +48,16 @@ class ConvertRegion:
     ----------
     source : PlacedSource
     store : Path
+    piece : Zyx
+        What is read at once, in voxels.
+    level : Level or None
+        Level 1, if there is one.
     """
 
     source: PlacedSource
     store: Path
+    piece: Zyx
+    level: Level | None
 
     @cached_property
     def _volume(self) -> Volume:
@@ -53,13 +65,12 @@ class ConvertRegion:
 
     def __call__(self, region: Region) -> dict[str, Any]:
         """Copy the region."""
-        data = self.source.read(region.channel, region.box)
-        _require_finite(data, region)
-        self._volume.write(region.channel, region.box, data)
-        histogram = Histogram(data.dtype)
-        acquired = self.source.acquired(region.box)
-        histogram.add(data if acquired.all() else data[acquired])
-        return {"bytes": data.nbytes, "channel": region.channel, "histogram": histogram.encode()}
+        writer = RegionWriter(self._volume, region, self.level)
+        for box in blocks(region.box, self.piece):
+            data = self.source.read(region.channel, box)
+            _require_finite(data, region)
+            writer.add(box, data, self.source.acquired(box))
+        return writer.finish()
 
 
 def convert(
@@ -71,10 +82,11 @@ def convert(
     if_exists: IfExists = "refuse",
     reporter: Reporter | None = None,
 ) -> None:
-    """Convert a source to an OME-Zarr 0.5 store.
+    """Convert a source to an OME-Zarr store.
 
     The store is created with all its metadata first; the cluster's workers then fill its regions,
-    and process them on the way. No process holds more than one region and what it is made from.
+    and process them on the way. Each voxel is read once, for level 0 and level 1; no process holds
+    more than a piece of a region, and its part of level 1.
 
     Parameters
     ----------
@@ -114,6 +126,7 @@ def convert(
                 "chunk": list(spec.chunk),
                 "shard": list(spec.shard),
                 "origin": list(spec.origin),
+                "ngff": spec.ngff,
                 **settings.model_dump(include={"deskew", "rotate", "median", "isotropic"}),
             },
             versions=versions(),
@@ -123,23 +136,32 @@ def convert(
     if check_output(store, history, if_exists) == "finished":
         reporter.say(f"{store} is complete already")
         return
-    with open_client() as client, begin_output(store, spec, history, if_exists) as output:
-        job = ConvertRegion(image, store.absolute())
-        fill(client, output.volume.regions(), job, output.ledger, reporter, _LEVEL_0)
-        output.fill_pyramid(client, reporter)
-        output.finish(output.windows(_LEVEL_0), figures={})
+    if spec.files > _MANY_FILES:
+        reporter.say(f"{store} will be about {spec.files} files: {_FEWER_FILES[spec.ngff]}")
+    plan = plan_regions(spec, image.grain)
+    further = spec.levels[1 : plan.levels]
+    job = ConvertRegion(image, store.absolute(), plan.piece, further[0] if further else None)
+    with (
+        open_client() as client,
+        begin_output(store, spec, plan, history, if_exists) as output,
+    ):
+        output.fill(client, job, reporter, _LABEL)
+        output.finish(output.windows(_LABEL), figures={})
 
 
 def _plan(source: PlacedSource, settings: ConvertSettings) -> VolumeSpec:
     chunk = Zyx(*settings.chunk)
+    shape, voxel_size = source.shape, source.voxel_size
+    chosen = slab_shard(shape, voxel_size, chunk, source.dtype.itemsize)
     return VolumeSpec(
-        shape=source.shape,
+        shape=shape,
         dtype=source.dtype,
-        voxel_size=source.voxel_size,
+        voxel_size=voxel_size,
         chunk=chunk,
-        shard=Zyx(*settings.shard) if settings.shard else default_shard(source.shape, chunk),
+        shard=Zyx(*settings.shard) if settings.shard else chosen,
         channels=source.channels,
         origin=source.origin,
+        ngff=settings.ngff,
     )
 
 

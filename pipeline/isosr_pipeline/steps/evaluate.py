@@ -19,7 +19,8 @@ from isosr_pipeline.metrics import MIN_SUBVOLUME, SSIM_RADIUS, Moments, Spectrum
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import EvaluateSettings
 from isosr_pipeline.sources import open_source
-from isosr_pipeline.store.volume import Volume, is_store
+from isosr_pipeline.store.creation import is_store
+from isosr_pipeline.store.volume import Volume
 
 BLOCK = 128
 """Edge in voxels of the blocks that are compared, and of the cubes whose spectra are taken."""

@@ -36,10 +36,10 @@ def describe(store: Path) -> dict[str, Any]:
             "shape": list(array.shape[1:]),
             "chunk": list(array.chunks[1:]),
             "shard": list(array.shards[1:]) if array.shards else None,
-            "regions": len(volume.regions(index)),
         }
-        for index, array in enumerate(volume.arrays)
+        for array in volume.arrays
     ]
+    done, total = (None, None) if own is None or own.complete else count_done(store)
     return {
         "path": str(store),
         "axes": "czyx",
@@ -51,7 +51,8 @@ def describe(store: Path) -> dict[str, Any]:
         "channels": volume.channels,
         "levels": levels,
         "complete": own.complete if own else None,
-        "regions_done": None if own is None or own.complete else count_done(store),
+        "regions_done": done,
+        "regions": total,
         "windows": [[w.model_dump() for w in c] for c in own.windows] if own else [],
         "history": [step.model_dump() for step in own.history] if own else [],
     }

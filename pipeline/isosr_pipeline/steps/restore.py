@@ -17,7 +17,6 @@ from isosr_cluster.clients import OpenClient
 from isosr_models.model_folder import Description, identity, load_restorer, read_description
 from isosr_models.restorers import Restorer
 from isosr_pipeline.devices import choose_device, memory_of_task
-from isosr_pipeline.engine.filling import fill
 from isosr_pipeline.engine.output import (
     Output,
     begin_output,
@@ -25,6 +24,7 @@ from isosr_pipeline.engine.output import (
     refuse_overlap,
     versions,
 )
+from isosr_pipeline.engine.regions import RegionPlan
 from isosr_pipeline.errors import InputError, WorkFailedError
 from isosr_pipeline.geometry import Box, Region, Zyx, blocks, context
 from isosr_pipeline.isotropic import IsotropicView
@@ -32,7 +32,8 @@ from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import DEFAULT_PERCENTILES, Device, IfExists, RestoreSettings
 from isosr_pipeline.store.intensity import Histogram
 from isosr_pipeline.store.metadata import Provenance
-from isosr_pipeline.store.volume import Volume, VolumeSpec, default_shard
+from isosr_pipeline.store.spec import VolumeSpec, cubic_shard
+from isosr_pipeline.store.volume import Volume
 
 IDENTITY = "identity"
 """In place of a model folder: resample only."""
@@ -210,9 +211,9 @@ def restore(
             settings, spec.shard, restorer, memory_of_task(client, settings.device)
         )
         job = RestoreRegion(store, out, model, block, settings.halo, windows, settings.device)
-        output = stack.enter_context(begin_output(out, spec, history, if_exists))
-        fill(client, output.volume.regions(), job, output.ledger, reporter, _LABEL)
-        output.fill_pyramid(client, reporter)
+        plan = RegionPlan(spec.shard, spec.shard, levels=1)
+        output = stack.enter_context(begin_output(out, spec, plan, history, if_exists))
+        output.fill(client, job, reporter, _LABEL)
         figures = _figures(output)
         output.finish(output.windows(_LABEL), figures)
         for name, where in (
@@ -265,7 +266,7 @@ def _plan(volume: Volume, view: IsotropicView, settings: RestoreSettings) -> Vol
         dtype=volume.dtype,
         voxel_size=view.voxel_size,
         chunk=chunk,
-        shard=Zyx(*settings.shard) if settings.shard else default_shard(shape, chunk),
+        shard=Zyx(*settings.shard) if settings.shard else cubic_shard(shape, chunk),
         channels=tuple(volume.channels),
         origin=volume.origin,
     )

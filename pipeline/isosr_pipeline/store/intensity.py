@@ -20,7 +20,7 @@ LIGHT_SHEET = (3.0, 97.0)
 
 SUPPORTED_DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
 _FLOAT_KEY_BITS = 20
-_PIECE = 1 << 22
+_PIECE = 1 << 20
 
 
 class Window(BaseModel):
@@ -85,7 +85,7 @@ class Histogram:
     def add(self, values: NDArray[np.generic]) -> None:
         """Count all values of an array of the histogram's dtype and any shape."""
         flat = values.ravel()
-        # In pieces, since counting widens every value to 8 bytes.
+        # In pieces that stay in the cache, since counting widens every value to 8 bytes.
         for begin in range(0, flat.size, _PIECE):
             keys = self._keys(flat[begin : begin + _PIECE])
             self.counts += np.bincount(keys, minlength=self.counts.size)

@@ -6,6 +6,7 @@ import sys
 import uuid
 from typing import Any, Literal
 
+import numpy as np
 import zarr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +19,7 @@ from isosr_pipeline.store.multiscale import (
     voxel_size_problem,
 )
 from isosr_pipeline.store.pyramid import Level
+from isosr_pipeline.store.spec import Ngff
 
 ATTRIBUTE = "isosr"
 AXES = ("c", "z", "y", "x")
@@ -82,17 +84,19 @@ class StoreAttributes(BaseModel):
 def write_ome(
     group: zarr.Group,
     *,
+    ngff: Ngff,
     name: str,
     levels: list[Level],
     voxel_size: tuple[float, float, float],
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> None:
-    """Write the OME-Zarr 0.5 multiscales attribute of a volume.
+    """Write the OME-Zarr multiscales attribute of a volume.
 
     Parameters
     ----------
     group : zarr.Group
         With arrays named ``"0"``, ``"1"``, … for the levels.
+    ngff : {"0.4", "0.5"}
     name : str
     levels : list of Level
     voxel_size : tuple of 3 floats
@@ -101,7 +105,7 @@ def write_ome(
         Centre of level 0's first voxel, in µm, order z, y, x.
     """
     # Slow to import, and only a driver that creates a store needs it.
-    from ome_zarr.format import FormatV05
+    from ome_zarr.format import FormatV04, FormatV05
     from ome_zarr.writer import write_multiscales_metadata
 
     datasets = [
@@ -120,7 +124,8 @@ def write_ome(
     axes = [{"name": "c", "type": "channel"}] + [
         {"name": axis, "type": "space", "unit": "micrometer"} for axis in AXES[1:]
     ]
-    write_multiscales_metadata(group, datasets, fmt=FormatV05(), axes=axes, name=name)
+    form = FormatV05() if ngff == "0.5" else FormatV04()
+    write_multiscales_metadata(group, datasets, fmt=form, axes=axes, name=name)
 
 
 def write_display(
@@ -150,8 +155,32 @@ def write_display(
         }
         for index, (label, (low, high)) in enumerate(zip(labels, ranges, strict=True))
     ]
-    ome: dict[str, Any] = group.attrs["ome"]  # type: ignore[assignment]
-    group.attrs["ome"] = {**ome, "omero": {"channels": channels}}
+    omero = {"channels": channels}
+    if "ome" in group.attrs:  # where OME-Zarr has its attributes since 0.5
+        ome: dict[str, Any] = group.attrs["ome"]  # type: ignore[assignment]
+        group.attrs["ome"] = {**ome, "omero": omero}
+    else:
+        group.attrs["omero"] = omero
+
+
+def display_limits(
+    dtype: np.dtype[np.generic], ranges: list[tuple[float, float]]
+) -> tuple[float, float]:
+    """Return the lowest and highest intensity that a viewer's slider should reach.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        Integers have limits of their own.
+    ranges : list of tuple of 2 floats
+        In which channels of floats are shown; empty if that isn't known yet.
+    """
+    if dtype.kind in "ui":
+        info = np.iinfo(dtype.name)
+        return float(info.min), float(info.max)
+    if not ranges:
+        return 0.0, 1.0
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
 def read_ome(

@@ -1,0 +1,157 @@
+"""Regions that are written with the next level: cut so that nothing is read or decoded twice.
+
+::
+
+    level 0                          level 1
+    ┌─────┬─────┐ ┐                  ┌─────┐
+    │ shard     │ │ piece: read      │shard│   A region is whole shards of both levels. It is read
+    ├ ─ ─ ┼ ─ ─ ┤ ┘ at once          └─────┘   piece by piece; each piece is written, counted and
+    │     │     │                              averaged while it is in memory.
+    └─────┴─────┘   region
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isosr_pipeline.geometry import Box, Region, RegionGrid, Zyx, blocks
+from isosr_pipeline.store.intensity import Histogram
+from isosr_pipeline.store.pyramid import Level, downsample
+from isosr_pipeline.store.spec import VolumeSpec
+from isosr_pipeline.store.volume import Volume
+
+_LARGEST_PIECE = 512 * 2**20
+"""Bytes; 64 planes of 2048 × 2048 pixels of 16 bits."""
+
+_AVERAGED_AT_ONCE = Zyx(64, 128, 128)
+"""Voxels of level 0: what averaging makes of them stays in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class RegionPlan:
+    """How a volume is cut to be filled from a source.
+
+    Parameters
+    ----------
+    region : Zyx
+        What one task writes, in voxels: whole shards of level 0, and of level 1 if there is one.
+    piece : Zyx
+        What is read at once, in voxels: whole shards of level 0.
+    levels : int
+        How many levels a region writes: level 0, and level 1 too if it is 2.
+    """
+
+    region: Zyx
+    piece: Zyx
+    levels: int
+
+    def grids(self, spec: VolumeSpec) -> dict[int, RegionGrid]:
+        """Return the regions of each level that has regions of its own, by the level's number."""
+        further = range(self.levels, len(spec.levels))
+        return {0: spec.regions(0, self.region), **{i: spec.regions(i) for i in further}}
+
+
+def plan_regions(spec: VolumeSpec, grain: Zyx) -> RegionPlan:
+    """Cut a volume so that what its source decodes at once is decoded once, if memory allows.
+
+    Parameters
+    ----------
+    spec : VolumeSpec
+    grain : Zyx
+        What the source decodes at once, in voxels; see `Source`.
+
+    Returns
+    -------
+    RegionPlan
+        Pieces are the shards that hold a grain, or as many as fit into 512 MiB.
+    """
+    levels = min(2, len(spec.levels))
+    factors = spec.levels[levels - 1].factors
+    # An odd shard alone would end in the middle of a voxel of level 1.
+    units = [math.lcm(s, f) for s, f in zip(spec.shard, factors, strict=True)]
+    piece = list(units)
+    for axis in (2, 1, 0):
+        most = _LARGEST_PIECE // (math.prod(piece) * spec.dtype.itemsize)
+        wanted = math.ceil(min(grain[axis], spec.shape[1 + axis]) / units[axis])
+        piece[axis] = units[axis] * max(1, min(wanted, most))
+    region = (math.lcm(p, f * s) for p, f, s in zip(piece, factors, spec.shard, strict=True))
+    return RegionPlan(Zyx(*region), Zyx(*piece), levels)
+
+
+class RegionWriter:
+    """Writes one region piece by piece, and makes its part of level 1 from the pieces.
+
+    Parameters
+    ----------
+    volume : Volume
+    region : Region
+        Whole shards of level 0 and, if there is one, of level 1.
+    level : Level or None
+        Level 1.
+    """
+
+    def __init__(self, volume: Volume, region: Region, level: Level | None) -> None:
+        self._volume, self._region, self._level = volume, region, level
+        self._histogram = Histogram(volume.dtype)
+        self._written = 0
+        self._box = _coarser(region.box, level.factors) if level else None
+        self._coarse = np.empty(self._box.shape, volume.dtype) if self._box else None
+
+    def add(self, box: Box, data: NDArray[Any], counted: NDArray[np.bool_] | None = None) -> None:
+        """Write a piece, and wait until it is on disk.
+
+        Parameters
+        ----------
+        box : Box
+            Whole shards of level 0, in the region.
+        data : ndarray, (z, y, x)
+            Of the volume's dtype.
+        counted : ndarray, (z, y) bool, optional
+            Rows whose intensities count in the histogram; all of them if it isn't given.
+
+        Raises
+        ------
+        OSError
+            When the file system takes no more.
+        """
+        with self._volume.writing() as shards:
+            shards.start(self._region.channel, box, data)
+            self._histogram.add(data if counted is None or counted.all() else data[counted])
+            self._average(box, data)
+        self._written += data.nbytes
+
+    def finish(self) -> dict[str, Any]:
+        """Write the region's part of level 1, and return what the ledger keeps of the region.
+
+        Raises
+        ------
+        OSError
+            When the file system takes no more.
+        """
+        if self._box is not None and self._coarse is not None:
+            self._volume.write(self._region.channel, self._box, self._coarse, level=1)
+        return {
+            "bytes": self._written,
+            "channel": self._region.channel,
+            "histogram": self._histogram.encode(),
+        }
+
+    def _average(self, box: Box, data: NDArray[Any]) -> None:
+        if self._level is None or self._box is None or self._coarse is None:
+            return
+        for block in blocks(box, _AVERAGED_AT_ONCE):
+            fine = data[block.relative_to(box.start).slices]
+            coarse = _coarser(block, self._level.factors).relative_to(self._box.start)
+            self._coarse[coarse.slices] = downsample(fine, self._level.factors)
+
+
+def _coarser(box: Box, factors: Zyx) -> Box:
+    """Return the box of the next level that a box is averaged to; it begins on whole voxels."""
+    start = (a // f for a, f in zip(box.start, factors, strict=True))
+    stop = (math.ceil(b / f) for b, f in zip(box.stop, factors, strict=True))
+    return Box(Zyx(*start), Zyx(*stop))
