@@ -95,10 +95,12 @@ def fill(
             may_pass=_may_pass,
             should_stop=lambda: stopping() or bool(failures.stop),
         ):
-            if outcome.error is not None or outcome.value is None:
-                failures.add(outcome.item, outcome.error, len(done) - before)
+            error = outcome.error
+            if error is None and outcome.value is not None:
+                error = _recorded(ledger, label, outcome.item, outcome.value)
+            if error is not None or outcome.value is None:
+                failures.add(outcome.item, error, len(done) - before)
                 continue
-            ledger.record(label, outcome.item.index, outcome.value)
             size += outcome.value["bytes"]
             advance(1, f"{size / 1e6 / max(time.monotonic() - begin, 1e-9):.1f} MB/s")
         interrupted = stopping()
@@ -109,6 +111,15 @@ def fill(
             f"interrupted at {len(done)} of {len(grid)} regions; what is done is kept: go on with "
             "--resume (run does so by itself)"
         )
+
+
+def _recorded(ledger: Ledger, label: str, region: Region, result: dict[str, Any]) -> OSError | None:
+    """Record a region in the ledger; return what the file system says against it."""
+    try:
+        ledger.record(label, region.index, result)
+    except OSError as error:
+        return error
+    return None
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -14,9 +14,10 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader, FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from isosr_pipeline.errors import BusyError, OutputPathError, ResumeError
 
@@ -67,7 +68,8 @@ class Ledger:
     def __init__(self, store: Path, making: Mapping[str, Any], total: int) -> None:
         self.path = store / FILE
         self.done: defaultdict[str, set[int]] = defaultdict(set)
-        self._file = self.path.open("a+b")
+        # Not buffered: a record that the disk refuses must not come back when the file is closed.
+        self._file = self.path.open("ab", buffering=0)
         self._synced = 0.0
         _lock(self._file, store)
         try:
@@ -77,17 +79,17 @@ class Ledger:
             raise
 
     def _load(self, making: Mapping[str, Any], total: int) -> None:
-        self._file.seek(0)
         good = 0
-        for number, line in enumerate(self._file):
-            entry = _parse(line)
-            if entry is None:
-                break
-            if number == 0:
-                self._compare(entry, making)
-            else:
-                self.done[entry["pass"]].add(entry["region"])
-            good += len(line)
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file):
+                entry = _parse(line)
+                if entry is None:
+                    break
+                if number == 0:
+                    self._compare(entry, making)
+                else:
+                    self.done[entry["pass"]].add(entry["region"])
+                good += len(line)
         self._file.truncate(good)
         if good == 0:
             self._append({"format": _FORMAT, "making": dict(making), "total": total})
@@ -113,6 +115,11 @@ class Ledger:
         region : int
         result : mapping
             Anything that JSON can hold.
+
+        Raises
+        ------
+        OSError
+            When the file system takes no more; the ledger is then as it was.
         """
         self._append({"pass": name, "region": region, "result": dict(result)})
         self.done[name].add(region)
@@ -127,8 +134,14 @@ class Ledger:
                     yield entry["result"]
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
+        line = memoryview(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        before = os.fstat(self._file.fileno()).st_size
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError:
+            self._file.truncate(before)
+            raise
         # A sync takes longer than many a small region.
         if time.monotonic() - self._synced >= _SECONDS_BETWEEN_SYNCS:
             os.fsync(self._file.fileno())
@@ -176,7 +189,7 @@ def not_being_filled(store: Path) -> Iterator[None]:
         yield
 
 
-def _lock(file: BinaryIO, store: Path) -> None:
+def _lock(file: BufferedReader | FileIO, store: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

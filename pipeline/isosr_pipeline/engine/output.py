@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from distributed import Client
 
 from isosr_pipeline.engine.filling import Job, fill
 from isosr_pipeline.engine.ledger import Ledger, differences, not_being_filled
-from isosr_pipeline.engine.regions import RegionPlan
-from isosr_pipeline.errors import BusyError, InputError, OutputExistsError, ResumeError
-from isosr_pipeline.geometry import Region, Zyx, blocks
+from isosr_pipeline.engine.regions import DownsampleRegion, RegionPlan
+from isosr_pipeline.errors import (
+    BusyError,
+    InputError,
+    OutputExistsError,
+    ResumeError,
+    WorkFailedError,
+)
 from isosr_pipeline.paths import check_creatable
 from isosr_pipeline.progress import Reporter
 from isosr_pipeline.settings import IfExists
-from isosr_pipeline.store.creation import create_volume, remove_store, require_store
+from isosr_pipeline.store.creation import (
+    create_volume,
+    remove_leftovers,
+    remove_store,
+    require_store,
+)
 from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET, Histogram, Window
 from isosr_pipeline.store.metadata import Provenance, StoreAttributes
-from isosr_pipeline.store.pyramid import Level, downsample, parent_box
 from isosr_pipeline.store.spec import VolumeSpec
 from isosr_pipeline.store.volume import Volume
-
-_DOWNSAMPLED_AT_ONCE = 128
 
 
 def versions() -> dict[str, str]:
@@ -91,17 +95,28 @@ class Output:
         return [[h.window(CONFOCAL), h.window(LIGHT_SHEET)] for h in histograms]
 
     def finish(self, windows: list[list[Window]], figures: dict[str, Any]) -> None:
-        """Mark the store as complete, with what was measured on the way."""
+        """Mark the store as complete, with what was measured on the way.
+
+        Raises
+        ------
+        WorkFailedError
+            When the file system refuses; all regions are kept.
+        """
         self.history[-1].figures = figures
-        self.volume.update(
-            StoreAttributes(
-                id=self.volume.require_own().id,
-                complete=True,
-                windows=windows,
-                history=self.history,
-            )
+        attributes = StoreAttributes(
+            id=self.volume.require_own().id, complete=True, windows=windows, history=self.history
         )
-        self.ledger.remove()
+        try:
+            # Workers that were killed on the way may have left some.
+            remove_leftovers(self.volume.path)
+            self.volume.update(attributes)
+            self.ledger.remove()
+        except OSError as error:
+            raise WorkFailedError(
+                f"{self.volume.path}: all regions are done and kept, but the store can't be marked "
+                f"as complete ({error.strerror or error}); mend that, then go on with --resume "
+                "(run does so by itself)"
+            ) from error
 
 
 def check_output(
@@ -209,7 +224,7 @@ def begin_output(
     else:
         volume, ledger = _create(path, spec, history, lambda folder: Ledger(folder, making, total))
     with ledger:
-        _remove_torn_writes(path)
+        remove_leftovers(path)
         yield Output(volume, spec, plan, ledger, history)
 
 
@@ -247,44 +262,3 @@ def _making(step: Provenance, complete: bool) -> dict[str, Any]:
     """
     exclude = {"figures", "command", "versions"} if complete else {"figures", "command"}
     return step.model_dump(mode="json", exclude=exclude)
-
-
-def _remove_torn_writes(store: Path) -> None:
-    """Remove the partial files that zarr and tensorstore leave behind when they are killed."""
-    for folder, _, names in os.walk(store):
-        for name in names:
-            if name.endswith((".partial", ".__lock")):
-                Path(folder, name).unlink(missing_ok=True)
-
-
-@dataclass
-class DownsampleRegion:
-    """Makes one region of a level from the level before; runs on a worker.
-
-    Parameters
-    ----------
-    store : Path
-    index : int
-        Of the level that is made.
-    level : Level
-    """
-
-    store: Path
-    index: int
-    level: Level
-
-    @cached_property
-    def _volume(self) -> Volume:
-        return Volume(self.store, writable=True)
-
-    def __call__(self, region: Region) -> dict[str, Any]:
-        """Make and write the region."""
-        volume = self._volume
-        z, y, x = volume.arrays[self.index - 1].shape[1:]
-        out = np.empty(region.box.shape, volume.dtype)
-        for block in blocks(region.box, Zyx(*(_DOWNSAMPLED_AT_ONCE,) * 3)):
-            box = parent_box(block, self.level, Zyx(z, y, x))
-            fine = volume.read(region.channel, box, self.index - 1)
-            out[block.relative_to(region.box.start).slices] = downsample(fine, self.level.factors)
-        volume.write(region.channel, region.box, out, self.index)
-        return {"bytes": out.nbytes}

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 
 from isosr_pipeline.geometry import Box, Region, RegionGrid, Zyx, blocks
 from isosr_pipeline.store.intensity import Histogram
-from isosr_pipeline.store.pyramid import Level, downsample
+from isosr_pipeline.store.pyramid import Level, downsample, parent_box
 from isosr_pipeline.store.spec import VolumeSpec
 from isosr_pipeline.store.volume import Volume
 
@@ -29,7 +31,7 @@ _LARGEST_PIECE = 512 * 2**20
 """Bytes; 64 planes of 2048 × 2048 pixels of 16 bits."""
 
 _AVERAGED_AT_ONCE = Zyx(64, 128, 128)
-"""Voxels of level 0: what averaging makes of them stays in the processor's cache."""
+"""Voxels: what averaging makes of them stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,41 @@ class RegionWriter:
             fine = data[block.relative_to(box.start).slices]
             coarse = _coarser(block, self._level.factors).relative_to(self._box.start)
             self._coarse[coarse.slices] = downsample(fine, self._level.factors)
+
+
+@dataclass
+class DownsampleRegion:
+    """Makes one region of a level from the level before; runs on a worker.
+
+    Parameters
+    ----------
+    store : Path
+    index : int
+        Of the level that is made.
+    level : Level
+    """
+
+    store: Path
+    index: int
+    level: Level
+
+    @cached_property
+    def _volume(self) -> Volume:
+        return Volume(self.store, writable=True)
+
+    def __call__(self, region: Region) -> dict[str, Any]:
+        """Make and write the region."""
+        volume = self._volume
+        z, y, x = volume.arrays[self.index - 1].shape[1:]
+        out = np.empty(region.box.shape, volume.dtype)
+        # Of whole chunks, so that none is decoded twice.
+        chunks = zip(_AVERAGED_AT_ONCE, volume.chunk, strict=True)
+        for block in blocks(region.box, Zyx(*(math.ceil(n / c) * c for n, c in chunks))):
+            box = parent_box(block, self.level, Zyx(z, y, x))
+            fine = volume.read(region.channel, box, self.index - 1)
+            out[block.relative_to(region.box.start).slices] = downsample(fine, self.level.factors)
+        volume.write(region.channel, region.box, out, self.index)
+        return {"bytes": out.nbytes}
 
 
 def _coarser(box: Box, factors: Zyx) -> Box:

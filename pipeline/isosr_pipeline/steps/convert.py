@@ -112,7 +112,7 @@ def convert(
     selection = Selection(time=settings.time, channel_pattern=settings.channel_pattern)
     measured = open_source(Path(source).absolute(), selection)
     image = processed(measured, settings)
-    spec = _plan(image, settings)
+    spec = plan_volume(image, settings)
     history = [
         Provenance(
             step="convert",
@@ -149,7 +149,14 @@ def convert(
         output.finish(output.windows(_LABEL), figures={})
 
 
-def _plan(source: PlacedSource, settings: ConvertSettings) -> VolumeSpec:
+def plan_volume(source: PlacedSource, settings: ConvertSettings) -> VolumeSpec:
+    """Plan the store that a source is converted to.
+
+    Raises
+    ------
+    InputError
+        When chunks or shards don't fit each other, or are too large.
+    """
     chunk = Zyx(*settings.chunk)
     shape, voxel_size = source.shape, source.voxel_size
     chosen = slab_shard(shape, voxel_size, chunk, source.dtype.itemsize)

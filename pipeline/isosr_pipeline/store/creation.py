@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -166,3 +168,21 @@ def remove_store(path: Path) -> None:
 def is_store(path: Path) -> bool:
     """Tell whether a path is a folder that holds a Zarr group or array."""
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
+
+
+def remove_leftovers(store: Path) -> None:
+    """Remove what killed processes left behind in a store and beside it.
+
+    Parameters
+    ----------
+    store : Path
+        Nothing writes to it, and nothing else will: its lock is held.
+    """
+    for folder, _, names in os.walk(store):
+        for name in names:
+            # The names of zarr and of tensorstore for files that are not yet whole.
+            if name.endswith((".partial", ".__lock")):
+                Path(folder, name).unlink(missing_ok=True)
+    for kind in ("partial", "removed"):
+        for beside in store.parent.glob(f".{glob.escape(store.name)}.*.{kind}"):
+            shutil.rmtree(beside, ignore_errors=True)
