@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+import dask
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
@@ -20,6 +21,14 @@ OpenClient = Callable[[], AbstractContextManager[Client]]
 
 _ADDRESS = re.compile(r"(?:tcp|tls)://(?:\[[^\[\]]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
 _LARGEST_PORT = 65535
+_ALLOCATION = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 40),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+}
+"""glibc keeps what a region needed for the next one: the system's fresh pages, cleared one by one,
+took as long as compression."""
+
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -73,6 +82,7 @@ def open_client(cluster: str = LOCAL, workers: int | None = None) -> Iterator[Cl
         raise ClusterConfigError(f"workers is {workers}: at least one is needed")
     threads = str(max(1, CPU_COUNT // count))
     with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": _ALLOCATION}),
         LocalCluster(
             n_workers=count,
             threads_per_worker=1,
