@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import queue
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -19,8 +20,11 @@ from isosr_cluster.errors import ClusterLostError
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
-_TASKS_PER_THREAD = 2
+_FEWEST_PER_THREAD = 2
 """One that runs and one that waits, so that no worker is idle while the driver thinks."""
+
+_MOST_PER_THREAD = 16
+"""Of short tasks, a thread is given what it does in a second: they are asked for together."""
 
 _LOST = "the cluster is lost ({}); what is done is kept: start it again, then go on with --resume"
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -62,35 +66,61 @@ class _Flight(Generic[Item]):
     def __init__(self, client: Client, job: str) -> None:
         self._client, self._job = client, job
         self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
-        self._counted = -_SECONDS_BETWEEN_COUNTS
+        self._counted = -math.inf
         self._capacity = 0
+        self._ended_since = 0
         self.running: dict[Future, tuple[Item, int]] = {}
 
     @property
     def room(self) -> int:
         """How many more tasks the workers should be given; looks for new workers at times."""
-        if time.monotonic() - self._counted >= _SECONDS_BETWEEN_COUNTS:
-            threads = sum(self._client.nthreads().values())
-            self._capacity = _TASKS_PER_THREAD * max(1, threads)
-            self._counted = time.monotonic()
+        elapsed = time.monotonic() - self._counted
+        if elapsed >= _SECONDS_BETWEEN_COUNTS:
+            threads = max(1, sum(self._client.nthreads().values()))
+            a_second = round(self._ended_since / elapsed / threads)
+            per_thread = min(max(_FEWEST_PER_THREAD, a_second), _MOST_PER_THREAD)
+            self._capacity = per_thread * threads
+            self._counted, self._ended_since = time.monotonic(), 0
         return max(0, self._capacity - len(self.running))
 
-    def submit(self, item: Item, attempt: int) -> None:
-        future = self._client.submit(_call, self._job, item, pure=False)
-        self.running[future] = item, attempt
-        future.add_done_callback(self._ended.put)
+    def submit(self, items: Sequence[Item], attempt: int = 1) -> None:
+        if not items:
+            return
+        jobs = [self._job] * len(items)
+        futures = self._client.map(_call, jobs, items, pure=False, key="isosr")
+        for item, future in zip(items, futures, strict=True):
+            self.running[future] = item, attempt
+            future.add_done_callback(self._ended.put)
 
-    def next_ended(self) -> Future | None:
-        """Return a task that has ended, None if there was none for a moment."""
+    def ended(self) -> Iterator[tuple[Outcome[Item, Any], int]]:
+        """Yield how the tasks that have ended meanwhile did, and at which attempt.
+
+        Results come together: to ask for each would take longer than many a small task.
+        """
+        futures = self._ended_meanwhile()
+        self._ended_since += len(futures)
+        finished = [future for future in futures if future.status == "finished"]
+        values = dict(zip(finished, self._client.gather(finished), strict=True))
+        for future in futures:
+            item, attempt = self.running.pop(future)
+            error = None if future in values else future.exception()
+            future.release()
+            yield Outcome(item, values.get(future), error), attempt
+
+    def _ended_meanwhile(self) -> list[Future]:
+        """Wait a moment for a task to end, and return all that have."""
+        futures = []
         try:
-            future = self._ended.get(timeout=_SECONDS_BETWEEN_LOOKS)
+            futures.append(self._ended.get(timeout=_SECONDS_BETWEEN_LOOKS))
+            while True:
+                futures.append(self._ended.get_nowait())
         except queue.Empty:
             if self._client.status != "running":
                 raise ClusterLostError(_LOST.format("the scheduler does not answer")) from None
-            return None
-        if future.status not in ("finished", "error"):
-            raise ClusterLostError(_LOST.format(f"a task was {future.status}"))
-        return future
+        for future in futures:
+            if future.status not in ("finished", "error"):
+                raise ClusterLostError(_LOST.format(f"a task was {future.status}"))
+        return futures
 
 
 def run_tasks(
@@ -138,21 +168,15 @@ def run_tasks(
     flight: _Flight[Item] = _Flight(client, job)
     try:
         while not should_stop():
-            for item in itertools.islice(waiting, flight.room):
-                flight.submit(item, 1)
+            flight.submit(list(itertools.islice(waiting, flight.room)))
             if not flight.running:
                 return
-            future = flight.next_ended()
-            if future is None:
-                continue
-            item, attempt = flight.running.pop(future)
-            error = future.exception()
-            if error is not None and attempt < attempts and may_pass(error):
-                flight.submit(item, attempt + 1)
-                continue
-            value = None if error is not None else future.result()
-            future.release()
-            yield Outcome(item, value, error)
+            for outcome, attempt in flight.ended():
+                error = outcome.error
+                if error is not None and attempt < attempts and may_pass(error):
+                    flight.submit([outcome.item], attempt + 1)
+                else:
+                    yield outcome
     finally:
         # Where workers are gone already, there is nothing left to tidy up.
         with suppress(OSError, ClosedClientError):

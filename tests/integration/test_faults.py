@@ -20,7 +20,7 @@ import psutil
 import pytest
 import tifffile
 
-SHAPE = (96, 80, 264)
+SHAPE = (96, 144, 264)
 OPTIONS = ("--voxel-size", "1", "--chunk", "16", "--shard", "32", "--workers", "2")
 LEDGER = ".isosr-ledger.jsonl"
 LAST_SLICE = "slice95.tif"
@@ -130,12 +130,16 @@ def assert_failed_well(process: Process, reason: str) -> None:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of slices of noise, which no compression makes smaller."""
+    """A folder of slices of noise, which no compression makes smaller.
+
+    Their tiles are small, so that regions are too: whole rows would be read together.
+    """
     folder = tmp_path_factory.mktemp("faults") / "slices"
     folder.mkdir()
     voxels = np.random.default_rng(5).integers(0, 65536, SHAPE, dtype=np.uint16)
     for z, plane in enumerate(voxels):
-        tifffile.imwrite(folder / f"slice{z:02}.tif", plane, compression="zlib")
+        path = folder / f"slice{z:02}.tif"
+        tifffile.imwrite(path, plane, compression="zlib", tile=(16, 16))
     return folder
 
 

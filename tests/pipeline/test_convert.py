@@ -114,7 +114,7 @@ def test_a_lost_slice_costs_only_its_regions_and_resume_mends_it(
 
     with pytest.raises(
         WorkFailedError,
-        match=r"2 of 4 regions failed:\n +region 2 .*: /.*slice35\.tif is not there",
+        match=r"2 of 4 regions failed:\n +region [23] .*: /.*slice35\.tif is not there",
     ):
         convert(source, out, SMALL, opened_then_lost)
     with pytest.raises(InputError, match="not complete"):
