@@ -84,6 +84,10 @@ def fill(
     """
     done = ledger.done[label]
     before = len(done)
+    if before:
+        reporter.say(f"{label}: {before} of {len(grid)} regions were done before")
+    if before == len(grid):
+        return
     pending = (grid[index] for index in range(len(grid)) if index not in done)
     failures = _Failures()
     begin, size = time.monotonic(), 0
@@ -106,7 +110,7 @@ def fill(
         interrupted = stopping()
     if failures.count:
         raise WorkFailedError(failures.describe(len(grid), label))
-    if interrupted and len(done) < len(grid):
+    if interrupted:
         raise InterruptedRunError(
             f"interrupted at {len(done)} of {len(grid)} regions; what is done is kept: go on with "
             "--resume (run does so by itself)"

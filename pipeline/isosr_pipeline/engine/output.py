@@ -38,7 +38,9 @@ from isosr_pipeline.store.volume import Volume
 
 def versions() -> dict[str, str]:
     """Return the versions of the program and of the libraries that decide a result."""
-    return {name: version(name) for name in ("isosr-pipeline", "numpy", "torch", "zarr")}
+    return {
+        name: version(name) for name in ("isosr-pipeline", "numpy", "tensorstore", "torch", "zarr")
+    }
 
 
 @dataclass
