@@ -61,6 +61,17 @@ VoxelSize = Annotated[
 """µm along z, y, x: ``"2"``, ``"5,2,2"``, 2.0, or a list of three."""
 
 
+def _listed(value: Any) -> Any:
+    """Accept one number, and text such as ``"0,2"``."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(","))
+    return value if isinstance(value, Sequence) else (value,)
+
+
+Channels = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), BeforeValidator(_listed)]
+"""Numbers of channels: ``"0"``, ``"0,2"``, 0, or a list."""
+
+
 def _two(value: Any) -> Any:
     """Accept text such as ``"100,4000"``."""
     parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
@@ -117,10 +128,12 @@ class ConvertSettings(Settings):
         Time point of a series, from 0; None: there is only one.
     channel_pattern : str or None
         Glob of the sub-folders that are the channels of a folder; None: it holds the slices.
+    channel : tuple of int or None
+        Numbers of the channels to keep, from 0, in this order; None: all.
     chunk : tuple of 3 ints
         What is compressed together, in voxels.
     shard : tuple of 3 ints or None
-        What is one file and one region, in voxels; None: chosen from the shape.
+        What is one file, in voxels; None: chosen from the shape.
     median : int or None
         Radius of a median filter in each acquired plane, in voxels; None: no filter.
     deskew : float or None
@@ -136,6 +149,7 @@ class ConvertSettings(Settings):
     voxel_size: VoxelSize | None = None
     time: NonNegativeInt | None = None
     channel_pattern: str | None = None
+    channel: Channels | None = None
     chunk: Lengths = DEFAULT_CHUNK
     shard: Lengths | None = None
     median: Annotated[int, Field(gt=0, le=64)] | None = None

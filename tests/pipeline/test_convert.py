@@ -75,6 +75,23 @@ def test_several_channels(cluster, tmp_path, noise):
     assert volume.window(1, (3.0, 97.0)).high == pytest.approx(np.percentile(noise // 3, 97))
 
 
+def test_some_channels_are_kept_in_the_order_asked_for(cluster, tmp_path, noise):
+    image = np.stack([noise, noise // 2, noise // 3])
+    path, out = tmp_path / "three.tif", tmp_path / "out.zarr"
+    tifffile.imwrite(path, image, ome=True, metadata={"axes": "CZYX"})
+    chosen = ConvertSettings.model_validate({**SMALL.model_dump(), "channel": "2,0"})
+    convert(path, out, chosen, cluster)
+    volume = Volume(out)
+    assert volume.channels == ["channel 2", "channel 0"]
+    for channel, divisor in enumerate((3, 1)):
+        assert (volume.read(channel, Box.whole(noise.shape)) == noise // divisor).all()
+    for wrong in ("3", "0,0"):
+        chosen = ConvertSettings.model_validate({**SMALL.model_dump(), "channel": wrong})
+        with pytest.raises(InputError, match=rf"three.tif has 3 channels: 0 .*--channel {wrong} "):
+            convert(path, tmp_path / "no.zarr", chosen, cluster)
+    assert not (tmp_path / "no.zarr").exists()
+
+
 def test_unknown_voxel_size_is_refused_before_work(cluster, tmp_path, slices, noise):
     out = tmp_path / "out.zarr"
     with pytest.raises(InputError, match="--voxel-size"):

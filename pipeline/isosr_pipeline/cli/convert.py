@@ -35,6 +35,7 @@ from isosr_pipeline.settings import ConvertSettings, IfExists
     "GLOB",
     "Sub-folders that are the channels, such as 'Ex_*'; each holds slices.",
 )
+@setting(ConvertSettings, "channel", "N,...", "Channels to keep, from 0, such as 0 or 2,0.")
 @setting(ConvertSettings, "chunk", "Z,Y,X", "What is compressed together, in voxels.")
 @setting(ConvertSettings, "shard", "Z,Y,X", "What is one file, in voxels; default: from the shape.")
 @setting(ConvertSettings, "median", "R", "Median filter in each acquired plane, of this radius.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from isosr_pipeline.processing.base import PlacedSource
 from isosr_pipeline.processing.calibrated import CalibratedSource
+from isosr_pipeline.processing.channels import PickedChannels
 from isosr_pipeline.processing.deskew import DeskewedSource
 from isosr_pipeline.processing.isotropic import IsotropicSource
 from isosr_pipeline.processing.median import MedianSource
@@ -19,13 +20,16 @@ __all__ = [
     "DeskewedSource",
     "IsotropicSource",
     "MedianSource",
+    "PickedChannels",
     "PlacedSource",
     "processed",
 ]
 
 
 def processed(source: Source, settings: ConvertSettings) -> PlacedSource:
-    """Put the steps that are asked for around a source: median, then deskew, then isotropic.
+    """Put the steps that are asked for around a source.
+
+    They are, in this order: channels, median, deskew, isotropic.
 
     Parameters
     ----------
@@ -36,9 +40,11 @@ def processed(source: Source, settings: ConvertSettings) -> PlacedSource:
     Raises
     ------
     InputError
-        When the voxel size is unknown, or not what a step needs.
+        When a channel isn't there, or the voxel size is unknown, or not what a step needs.
     """
     image: PlacedSource = CalibratedSource(source, settings.voxel_size)
+    if settings.channel is not None:
+        image = PickedChannels(image, settings.channel)
     if settings.median is not None:
         image = MedianSource(image, settings.median)
     if settings.deskew is not None:

@@ -31,6 +31,7 @@ from isosr_pipeline.store.spec import VolumeSpec, slab_shard
 from isosr_pipeline.store.volume import Volume
 
 _LABEL = "convert"
+_PROCESSING = {"channel", "deskew", "rotate", "median", "isotropic"}
 _MANY_FILES = 100_000
 _FEWER_FILES = {
     "0.4": "every chunk is one in OME-Zarr 0.4; a larger --chunk makes fewer, --ngff 0.5 far fewer",
@@ -127,7 +128,9 @@ def convert(
                 "shard": list(spec.shard),
                 "origin": list(spec.origin),
                 "ngff": spec.ngff,
-                **settings.model_dump(include={"deskew", "rotate", "median", "isotropic"}),
+                **settings.model_dump(
+                    mode="json", include={"channel", "deskew", "rotate", "median", "isotropic"}
+                ),
             },
             versions=versions(),
         )
