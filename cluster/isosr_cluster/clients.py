@@ -21,15 +21,24 @@ OpenClient = Callable[[], AbstractContextManager[Client]]
 
 _ADDRESS = re.compile(r"(?:tcp|tls)://(?:\[[^\[\]]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
 _LARGEST_PORT = 65535
-_ALLOCATION = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 40),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+_WORKERS = {
+    # glibc keeps what a region needed for the next one: the system's fresh pages, cleared one by
+    # one, took as long as compression.
+    "distributed.nanny.pre-spawn-environ": {
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 40),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    },
+    # So a worker that was paused for its memory would stay so.
+    "distributed.worker.memory.pause": False,
 }
-"""glibc keeps what a region needed for the next one: the system's fresh pages, cleared one by one,
-took as long as compression."""
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "ZARR_THREADING__MAX_WORKERS",
+)
 
 
 def local_workers(cluster: str, workers: int | None) -> int | None:
@@ -82,7 +91,7 @@ def open_client(cluster: str = LOCAL, workers: int | None = None) -> Iterator[Cl
         raise ClusterConfigError(f"workers is {workers}: at least one is needed")
     threads = str(max(1, CPU_COUNT // count))
     with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": _ALLOCATION}),
+        dask.config.set(_WORKERS),
         LocalCluster(
             n_workers=count,
             threads_per_worker=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 import queue
@@ -29,6 +30,7 @@ _MOST_PER_THREAD = 16
 _LOST = "the cluster is lost ({}); what is done is kept: start it again, then go on with --resume"
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_BETWEEN_COUNTS = 2.0
+_SECONDS_FOR_RESULTS = 5.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,10 @@ class _Flight(Generic[Item]):
         futures = self._client.map(_call, jobs, items, pure=False, key="isosr")
         for item, future in zip(items, futures, strict=True):
             self.running[future] = item, attempt
-            future.add_done_callback(self._ended.put)
+            self._watch(future)
+
+    def _watch(self, future: Future) -> None:
+        future.add_done_callback(self._ended.put)
 
     def ended(self) -> Iterator[tuple[Outcome[Item, Any], int]]:
         """Yield how the tasks that have ended meanwhile did, and at which attempt.
@@ -100,12 +105,28 @@ class _Flight(Generic[Item]):
         futures = self._ended_meanwhile()
         self._ended_since += len(futures)
         finished = [future for future in futures if future.status == "finished"]
-        values = dict(zip(finished, self._client.gather(finished), strict=True))
+        values = self._values(finished)
         for future in futures:
+            if future in finished and future not in values:
+                # Its worker has died with the result: it is computed again, or will fail.
+                self._watch(future)
+                continue
             item, attempt = self.running.pop(future)
             error = None if future in values else future.exception()
             future.release()
             yield Outcome(item, values.get(future), error), attempt
+
+    def _values(self, finished: list[Future]) -> dict[Future, Any]:
+        """Return the results of tasks; none when they can't be had all together just now."""
+        loop = self._client.loop.asyncio_loop
+        gathering = asyncio.run_coroutine_threadsafe(
+            self._client.gather(finished, asynchronous=True), loop
+        )
+        try:
+            return dict(zip(finished, gathering.result(_SECONDS_FOR_RESULTS), strict=True))
+        except Exception:  # noqa: BLE001 - whatever a task raises when it is computed again
+            gathering.cancel()
+            return {}
 
     def _ended_meanwhile(self) -> list[Future]:
         """Wait a moment for a task to end, and return all that have."""
@@ -118,9 +139,12 @@ class _Flight(Generic[Item]):
             if self._client.status != "running":
                 raise ClusterLostError(_LOST.format("the scheduler does not answer")) from None
         for future in futures:
-            if future.status not in ("finished", "error"):
-                raise ClusterLostError(_LOST.format(f"a task was {future.status}"))
-        return futures
+            if future.status == "cancelled":
+                raise ClusterLostError(_LOST.format("a task was cancelled"))
+        ended = [future for future in futures if future.status in ("finished", "error")]
+        for future in set(futures).difference(ended):
+            self._watch(future)  # its worker died: the scheduler has it computed again
+        return ended
 
 
 def run_tasks(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,21 @@ _LASTING = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR, errno.
 def partial_path(path: Path, suffix: str = "partial") -> Path:
     """Return a new hidden name next to a path, for what is not to be seen under its own."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{suffix}")
+
+
+def find_partial(path: Path) -> Iterator[Path]:
+    """Find what `partial_path` named for a path and was left behind, whatever its suffix."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.(partial|removed)")
+    return (found for found in path.parent.iterdir() if name.fullmatch(found.name))
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

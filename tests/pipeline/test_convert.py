@@ -92,6 +92,13 @@ def test_some_channels_are_kept_in_the_order_asked_for(cluster, tmp_path, noise)
     assert not (tmp_path / "no.zarr").exists()
 
 
+def test_regions_that_no_worker_holds_are_refused(cluster, tmp_path, slices, noise, monkeypatch):
+    monkeypatch.setattr("isosr_pipeline.steps.convert.memory_per_task", lambda _client: 10**8)
+    with pytest.raises(InputError, match=r"has 0\.1 GB, and needs about 0\.2 GB .*--workers"):
+        convert(slices(noise), tmp_path / "out.zarr", SMALL, cluster)
+    assert not (tmp_path / "out.zarr").exists()
+
+
 def test_unknown_voxel_size_is_refused_before_work(cluster, tmp_path, slices, noise):
     out = tmp_path / "out.zarr"
     with pytest.raises(InputError, match="--voxel-size"):

@@ -42,6 +42,7 @@ class ArraySource:
         self.voxel_size = voxel_size
         self.shape = (1, *voxels.shape)
         self.dtype = voxels.dtype
+        self.grain = Zyx(1, 1, voxels.shape[2])
         self.boxes = []
 
     def read(self, channel, box):
@@ -415,3 +416,18 @@ def test_a_negative_angle_is_no_option_and_mistakes_exit_2(isosr, tmp_path, skew
     assert Volume(out).origin[1] < 0
     assert isosr("info", out) == 0
     assert "origin" in capsys.readouterr().out
+
+
+def test_isotropic_voxels_are_made_of_one_read():
+    image = np.random.default_rng(2).integers(0, 900, (60, 20, 20)).astype(np.uint16)
+    array = ArraySource(image)
+    settings = ConvertSettings(voxel_size=(3.0, 1.0, 1.0), isotropic=True)
+    source = processed(array, settings)
+    expected = whole(source)
+    array.boxes.clear()
+    box = Box(Zyx(40, 0, 0), Zyx(150, 20, 20))
+    assert (source.read(0, box) == expected[box.slices]).all()
+    (once,) = array.boxes
+    assert once.shape.z <= 110 / 3 + 4
+    # Its planes are read one by one, which are three of the grid.
+    assert source.grain == (3, 1, 20)

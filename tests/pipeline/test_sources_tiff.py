@@ -114,3 +114,12 @@ def test_a_read_looks_only_at_the_directories_of_its_planes(tmp_path, options):
     assert (source.read(0, Box(Zyx(2, 1, 0), Zyx(3, 8, 9))) == STACK[2:, 1:]).all()
     with pytest.raises(InputError, match=r"pages\.tif .*page 1"):
         source.read(0, Box.whole(STACK.shape))
+
+
+def test_a_volume_in_one_page_is_read(tmp_path, noise):
+    path = tmp_path / "volumetric.tif"
+    tifffile.imwrite(path, noise, volumetric=True, photometric="minisblack")
+    source = open_source(path)
+    assert source.shape == (1, *noise.shape)
+    box = Box(Zyx(3, 4, 5), Zyx(30, 41, 40))
+    assert (source.read(0, box) == noise[box.slices]).all()

@@ -11,13 +11,15 @@ from ome_zarr_models.v05 import Image
 
 from isosr_pipeline.errors import (
     AlignmentError,
+    BusyError,
     InputError,
     MissingInputError,
     OutputExistsError,
 )
 from isosr_pipeline.geometry import Box, Zyx
-from isosr_pipeline.store.creation import create_volume, remove_store
+from isosr_pipeline.store.creation import create_volume, remove_leftovers, remove_store
 from isosr_pipeline.store.intensity import LIGHT_SHEET
+from isosr_pipeline.store.metadata import StoreAttributes
 from isosr_pipeline.store.spec import VolumeSpec, cubic_shard, slab_shard
 from isosr_pipeline.store.volume import Volume
 
@@ -50,6 +52,38 @@ def test_a_write_of_part_of_a_shard_is_refused(make_store, noise):
         with pytest.raises(AlignmentError, match="axis z"):
             volume.write(0, box, np.zeros(box.shape, np.uint16))
     assert (volume.read(0, Box.whole(noise.shape)) == noise).all()
+
+
+def test_what_a_killed_writer_left_does_not_get_into_a_shard(make_store, noise):
+    volume = Volume(make_store(noise).path, writable=True)
+    (shard,) = (volume.path / "0").glob("c/0/0/0/0")
+    shard.with_name("0.__lock").write_bytes(b"Z" * 1_000_000)
+    box = Box(Zyx(0, 0, 0), Zyx(32, 32, 32))
+    volume.write(0, box, noise[box.slices])
+    assert shard.stat().st_size < 100_000
+    assert (volume.read(0, box) == noise[box.slices]).all()
+
+
+def test_a_task_of_a_run_that_is_over_leaves_a_new_store_alone(make_store, noise):
+    old = Volume(make_store(noise).path, writable=True)
+    made_anew = StoreAttributes(complete=True)
+    Volume(old.path, writable=True).update(made_anew)
+    box = Box(Zyx(0, 0, 0), Zyx(32, 32, 32))
+    with pytest.raises(BusyError, match="made anew by another process"):
+        old.write(0, box, np.zeros(box.shape, np.uint16))
+    assert (Volume(old.path).read(0, box) == noise[box.slices]).all()
+
+
+def test_only_what_was_left_of_this_store_is_removed(tmp_path):
+    store = tmp_path / "brain"
+    own = [tmp_path / f".brain.0123abcd.{kind}" for kind in ("partial", "removed")]
+    others = [tmp_path / ".brain.zarr.0123abcd.partial", tmp_path / ".brain.old.partial"]
+    for folder in (store, *own, *others):
+        folder.mkdir()
+    (store / "0_1f.__lock").touch()
+    remove_leftovers(store)
+    assert sorted(tmp_path.iterdir()) == sorted([store, *others])
+    assert not list(store.iterdir())
 
 
 def test_the_last_shard_may_be_cut_off_by_the_border(make_store, noise):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from distributed import Client
+from distributed import Client, KilledWorker
 
 from isosr_cluster.runner import run_tasks
 from isosr_pipeline.engine.ledger import Ledger
@@ -127,9 +127,9 @@ def _recorded(ledger: Ledger, label: str, region: Region, result: dict[str, Any]
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Tell whether an error of the file system or the network may be gone at the next attempt."""
-    return (
-        isinstance(error, OSError)
-        and not isinstance(error, IsosrError)
-        and error.errno not in _DISK
-    )
+    """Tell whether an error may be gone at the next attempt.
+
+    It may be one of the file system or the network, or of a worker that another task has killed.
+    """
+    passing = isinstance(error, OSError) and error.errno not in _DISK
+    return isinstance(error, KilledWorker) or (passing and not isinstance(error, IsosrError))

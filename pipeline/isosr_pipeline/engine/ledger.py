@@ -72,6 +72,9 @@ class Ledger:
         self._file = self.path.open("ab", buffering=0)
         self._synced = 0.0
         _lock(self._file, store)
+        if os.fstat(self._file.fileno()).st_nlink == 0:
+            self._file.close()
+            raise BusyError(f"{store} has just been finished or removed by another process")
         try:
             self._load(making, total)
         except BaseException:

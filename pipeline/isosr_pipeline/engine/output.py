@@ -29,6 +29,7 @@ from isosr_pipeline.store.creation import (
     remove_leftovers,
     remove_store,
     require_store,
+    sync_metadata,
 )
 from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET, Histogram, Window
 from isosr_pipeline.store.metadata import Provenance, StoreAttributes
@@ -112,6 +113,7 @@ class Output:
             # Workers that were killed on the way may have left some.
             remove_leftovers(self.volume.path)
             self.volume.update(attributes)
+            sync_metadata(self.volume.path)
             self.ledger.remove()
         except OSError as error:
             raise WorkFailedError(
@@ -221,12 +223,17 @@ def begin_output(
     if state == "finished":
         raise BusyError(f"{path} has just been finished by another process; nothing is left to do")
     if state == "begun":
-        volume = Volume(path, writable=True)
         ledger = Ledger(path, making, total)
+        volume = Volume(path, writable=True)
+        if volume.require_own().complete:
+            ledger.remove()
+            ledger.close()
+            raise BusyError(f"{path} has just been finished by another process; nothing is left")
     else:
         volume, ledger = _create(path, spec, history, lambda folder: Ledger(folder, making, total))
     with ledger:
-        remove_leftovers(path)
+        if state == "begun":
+            remove_leftovers(path)
         yield Output(volume, spec, plan, ledger, history)
 
 

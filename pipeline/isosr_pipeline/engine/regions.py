@@ -30,6 +30,9 @@ from isosr_pipeline.store.volume import Volume
 _LARGEST_PIECE = 512 * 2**20
 """Bytes; 64 planes of 2048 × 2048 pixels of 16 bits."""
 
+_LIBRARIES = 200 * 2**20
+_ENCODED_AT_ONCE = 2
+
 _AVERAGED_AT_ONCE = Zyx(64, 128, 128)
 """Voxels: what averaging makes of them stays in the processor's cache."""
 
@@ -51,6 +54,17 @@ class RegionPlan:
     region: Zyx
     piece: Zyx
     levels: int
+
+    def memory(self, spec: VolumeSpec) -> int:
+        """Return about how many bytes a worker needs for a region, its libraries included."""
+        factors = spec.levels[self.levels - 1].factors if self.levels > 1 else None
+        piece, region, shard = (
+            math.prod(map(min, lengths, spec.shape[1:])) * spec.dtype.itemsize
+            for lengths in (self.piece, self.region, spec.shard)
+        )
+        coarse = region // math.prod(factors) if factors else 0
+        encoded = min(piece, _ENCODED_AT_ONCE * shard)
+        return _LIBRARIES + piece + coarse + encoded
 
     def grids(self, spec: VolumeSpec) -> dict[int, RegionGrid]:
         """Return the regions of each level that has regions of its own, by the level's number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,24 @@ class _Acquired(WrappedSource):
 
     def read(self, channel: int, box: Box) -> NDArray[Any]:
         return np.broadcast_to(self.inner.acquired(box)[:, :, None], box.shape)
+
+
+@dataclass(frozen=True)
+class _Read(WrappedSource):
+    """A source of which a box has been read, so that its parts need not be read again.
+
+    Parameters
+    ----------
+    start : Zyx
+        Of the box.
+    data : ndarray, (z, y, x)
+    """
+
+    start: Zyx
+    data: NDArray[Any]
+
+    def read(self, channel: int, box: Box) -> NDArray[Any]:
+        return self.data[box.relative_to(self.start).slices]
 
 
 @dataclass(frozen=True)
@@ -59,8 +78,9 @@ class IsotropicSource(WrappedSource):
 
     @property
     def grain(self) -> Zyx:
-        """What is decoded together, in voxels; planes are, one by one."""
-        return self.inner.grain._replace(z=1)
+        """What is decoded together, in voxels of the isotropic grid."""
+        step = self.inner.voxel_size[0] / self._view.voxel_size[0]
+        return self.inner.grain._replace(z=math.ceil(self.inner.grain.z * step))
 
     def acquired(self, box: Box) -> NDArray[np.bool_]:
         """Tell which rows of a box are made of acquired ones only; returns (z, y)."""
@@ -69,9 +89,13 @@ class IsotropicSource(WrappedSource):
 
     def read(self, channel: int, box: Box) -> NDArray[Any]:
         """Read a box that lies in the image; returns (z, y, x) of the source's dtype."""
+        step = self._view.voxel_size[0] / self.inner.voxel_size[0]
+        last = min(math.ceil((box.stop.z - 1) * step) + 2, self.inner.shape[1])
+        start = box.start._replace(z=max(0, math.floor(box.start.z * step) - 1))
+        measured = Box(start, box.stop._replace(z=last))
+        view = IsotropicView(_Read(self.inner, start, self.inner.read(channel, measured)))
         out = np.empty(box.shape, self.dtype)
         # Floats take twice the memory and more: few planes at a time.
         for slab in blocks(box, box.shape._replace(z=_PLANES_AT_ONCE)):
-            planes = self._view.read(channel, slab)
-            out[slab.relative_to(box.start).slices] = rounded(planes, self.dtype)
+            out[slab.relative_to(box.start).slices] = rounded(view.read(0, slab), self.dtype)
         return out

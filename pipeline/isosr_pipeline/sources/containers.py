@@ -14,8 +14,6 @@ from isosr_pipeline.sources.selection import SEPARATOR
 from isosr_pipeline.sources.slices import SUFFIXES, natural_key
 from isosr_pipeline.store.tensorstores import Driver
 
-"""Format of an array, by tensorstore's name for it."""
-
 _MARKS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 _GROUP_MARKS = ("zarr.json", ".zgroup", ".zattrs", "attributes.json")
 _DEEPEST = 12

@@ -241,7 +241,7 @@ def grain_of(page: tifffile.TiffPage | tifffile.TiffFrame) -> Zyx:
     like = page.keyframe
     if like.is_tiled:
         return Zyx(1, like.tilelength, like.tilewidth)
-    height, width = like.shape
+    height, width = like.shape[-2:]
     return Zyx(1, 1 if like.is_memmappable else min(like.rowsperstrip, height), width)
 
 

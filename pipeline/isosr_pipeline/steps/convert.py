@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isosr_cluster.clients import OpenClient
+from isosr_cluster.clients import OpenClient, memory_per_task
 from isosr_pipeline.engine.output import (
     begin_output,
     check_output,
@@ -144,10 +145,10 @@ def convert(
     plan = plan_regions(spec, image.grain)
     further = spec.levels[1 : plan.levels]
     job = ConvertRegion(image, store.absolute(), plan.piece, further[0] if further else None)
-    with (
-        open_client() as client,
-        begin_output(store, spec, plan, history, if_exists) as output,
-    ):
+    # The lock is given back last, when no worker writes any more.
+    with ExitStack() as lock, open_client() as client:
+        _require_memory(plan.memory(spec), memory_per_task(client), spec)
+        output = lock.enter_context(begin_output(store, spec, plan, history, if_exists))
         output.fill(client, job, reporter, _LABEL)
         output.finish(output.windows(_LABEL), figures={})
 
@@ -173,6 +174,16 @@ def plan_volume(source: PlacedSource, settings: ConvertSettings) -> VolumeSpec:
         origin=source.origin,
         ngff=settings.ngff,
     )
+
+
+def _require_memory(needed: int, available: int, spec: VolumeSpec) -> None:
+    """Refuse regions that don't fit into a worker, which would be killed for it again and again."""
+    if needed > available:
+        shard = " × ".join(map(str, spec.shard))
+        raise InputError(
+            f"a worker has {available / 1e9:.1f} GB, and needs about {needed / 1e9:.1f} GB with "
+            f"shards of {shard} {spec.dtype.name} voxels; give fewer --workers or a smaller --shard"
+        )
 
 
 def _require_finite(data: NDArray[Any], region: Region) -> None:

@@ -205,14 +205,14 @@ def restore(
     if check_output(out, history, if_exists) == "finished":
         reporter.say(f"{out} is complete already")
         return
-    with ExitStack() as stack:
-        client = stack.enter_context(open_client())
+    # The lock is given back last, when no worker writes any more.
+    with ExitStack() as lock, open_client() as client:
         block = choose_block(
             settings, spec.shard, restorer, memory_of_task(client, settings.device)
         )
         job = RestoreRegion(store, out, model, block, settings.halo, windows, settings.device)
         plan = RegionPlan(spec.shard, spec.shard, levels=1)
-        output = stack.enter_context(begin_output(out, spec, plan, history, if_exists))
+        output = lock.enter_context(begin_output(out, spec, plan, history, if_exists))
         output.fill(client, job, reporter, _LABEL)
         figures = _figures(output)
         output.finish(output.windows(_LABEL), figures)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import math
 import os
 import shutil
@@ -16,7 +15,7 @@ from zarr.codecs import BloscCodec
 
 from isosr_pipeline.errors import OutputExistsError
 from isosr_pipeline.geometry import Zyx
-from isosr_pipeline.paths import check_creatable, creating, partial_path
+from isosr_pipeline.paths import check_creatable, creating, find_partial, partial_path, sync
 from isosr_pipeline.store.metadata import (
     ATTRIBUTE,
     AXES,
@@ -31,6 +30,7 @@ from isosr_pipeline.store.volume import Volume
 
 _CODEC: Final = "zstd"
 _LEVEL = 1
+_METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 """With bit shuffling: docs/files.md says what was measured."""
 
 
@@ -92,12 +92,16 @@ def _create(
         group.attrs[ATTRIBUTE] = attributes.model_dump(mode="json")
         if prepare is not None:
             prepare(partial)
+        sync_metadata(partial)
+        for index in range(len(spec.levels)):
+            sync_metadata(partial / str(index))
         try:
             partial.rename(path)
         except OSError as error:
             raise OutputExistsError(
                 f"{path} has been made by another process meanwhile; give another path"
             ) from error
+        sync(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -134,6 +138,14 @@ def _create_chunked(group: zarr.Group, name: str, spec: VolumeSpec, level: Level
     )
 
 
+def sync_metadata(folder: Path) -> None:
+    """Wait until the metadata of a group or an array are on disk."""
+    for name in _METADATA:
+        if (folder / name).is_file():
+            sync(folder / name)
+    sync(folder)
+
+
 def require_store(path: Path) -> None:
     """Refuse what must not be removed as a store.
 
@@ -167,7 +179,7 @@ def remove_store(path: Path) -> None:
 
 def is_store(path: Path) -> bool:
     """Tell whether a path is a folder that holds a Zarr group or array."""
-    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
+    return any((path / name).is_file() for name in _METADATA)
 
 
 def remove_leftovers(store: Path) -> None:
@@ -176,13 +188,12 @@ def remove_leftovers(store: Path) -> None:
     Parameters
     ----------
     store : Path
-        Nothing writes to it, and nothing else will: its lock is held.
+        Its lock is held, so that no other run fills it.
     """
     for folder, _, names in os.walk(store):
         for name in names:
             # The names of zarr and of tensorstore for files that are not yet whole.
             if name.endswith((".partial", ".__lock")):
                 Path(folder, name).unlink(missing_ok=True)
-    for kind in ("partial", "removed"):
-        for beside in store.parent.glob(f".{glob.escape(store.name)}.*.{kind}"):
-            shutil.rmtree(beside, ignore_errors=True)
+    for beside in find_partial(store):
+        shutil.rmtree(beside, ignore_errors=True)

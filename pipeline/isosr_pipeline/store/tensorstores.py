@@ -29,6 +29,9 @@ def _context() -> ts.Context:
         {
             "data_copy_concurrency": {"limit": 1},
             "file_io_concurrency": {"limit": _FILES_AT_ONCE},
+            # Each write then has a new file of its own, so that nothing of a killed one is left in
+            # it. No two tasks write one shard.
+            "file_io_locking": {"mode": "none"},
         }
     )
 

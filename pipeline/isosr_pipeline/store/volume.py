@@ -11,7 +11,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.errors import ContainsArrayError, GroupNotFoundError
 
-from isosr_pipeline.errors import InputError, MissingInputError
+from isosr_pipeline.errors import BusyError, InputError, MissingInputError
 from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.paths import reading
 from isosr_pipeline.store.intensity import Window, check_dtype, find_window
@@ -115,7 +115,14 @@ class Volume:
         return data
 
     def writing(self, level: int = 0) -> AbstractContextManager[ShardWriter]:
-        """Write shards of a level in the background; see `ShardWriter`."""
+        """Write shards of a level in the background; see `ShardWriter`.
+
+        Raises
+        ------
+        BusyError
+            When another store has taken the place of this one.
+        """
+        self._require_same()
         array = self.arrays[level]
         driver: Literal["zarr3", "zarr"] = "zarr3" if array.metadata.zarr_format == 3 else "zarr"
         shard = together = self.shard(level)
@@ -124,6 +131,12 @@ class Volume:
             lengths = zip(_TOGETHER, shard, strict=True)
             together = Zyx(*(max(1, n // c) * c for n, c in lengths))
         return writing(self.path / array.path, driver, shard, together)
+
+    def _require_same(self) -> None:
+        """Refuse to write for a run that is over, as a task on a distant worker may still try."""
+        now = read_own(self._opened("r").attrs.asdict(), str(self.path))
+        if (now and now.id) != (self.attributes and self.attributes.id):
+            raise BusyError(f"{self.path} has been made anew by another process; it is left alone")
 
     def write(self, channel: int, box: Box, data: NDArray[Any], level: int = 0) -> None:
         """Write a box of whole shards, and wait until it is on disk.
