@@ -25,6 +25,10 @@ class Objective(Protocol):
         """Improve on a batch of crops, (n, 1, z, y, x) float32; return the losses by name."""
         ...
 
+    def contrast(self) -> tuple[float, float]:
+        """Return the standard deviations of the last crops, and of what they were restored to."""
+        ...
+
     def networks(self) -> dict[str, nn.Module]:
         """Return what a model folder keeps, ``"generator"`` among it."""
         ...

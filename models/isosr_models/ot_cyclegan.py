@@ -78,6 +78,7 @@ class OTCycleGAN:
         self.config = config
         self.generator = UNet3d(config.width, residual=residual).to(device)
         self._average = _average_of(self.generator, config.average) if config.average else None
+        self._seen: tuple[Tensor, Tensor] | None = None
         self.blur: nn.Module = (
             DeepLinear3d(config.width, residual=residual)
             if config.blur == "deep-linear"
@@ -114,6 +115,7 @@ class OTCycleGAN:
         y = crops.clamp(0.0, 1.0)
         x = self.generator(y)
         y_again = self.blur(x)
+        self._seen = y, x.detach()
         pairs = self._draw_pairs(y, x, y_again)
 
         self._require_critic_gradients(False)
@@ -142,6 +144,13 @@ class OTCycleGAN:
         if self._average is None:
             return self.generator
         return cast(UNet3d, self._average.module)
+
+    def contrast(self) -> tuple[float, float]:
+        """Return the standard deviations of the last crops, and of what they were restored to."""
+        if self._seen is None:
+            return 0.0, 0.0
+        y, x = self._seen
+        return float(y.std()), float(x.std())
 
     def networks(self) -> dict[str, nn.Module]:
         """Return what a model folder keeps: the restorer, and the blur that it has learned."""
@@ -194,7 +203,7 @@ class OTCycleGAN:
     def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
         if not torch.isfinite(loss):
             raise DivergedError(
-                f"the loss is {loss.item()}: training has diverged; "
+                f"the loss is {loss.item()}, and must be finite: training has diverged; "
                 "a smaller learning rate or another seed may help"
             )
         optimiser.zero_grad(set_to_none=True)

@@ -19,6 +19,7 @@ from isosr_pipeline.errors import InterruptedRunError
 from isosr_pipeline.interrupts import stop_requests
 from isosr_pipeline.progress import Reporter
 from isosr_pipeline.settings import TrainSettings
+from isosr_pipeline.watching import Watch
 
 LOSSES = "losses.csv"
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
@@ -50,22 +51,24 @@ def optimise(
     InterruptedRunError
         After Ctrl-C or SIGTERM; the checkpoint is written.
     DivergedError
-        When a loss is no longer finite.
+        When a loss is no longer finite, or training has collapsed.
     """
     device = next(objective.restorer.parameters()).device
     clock = _Clock(settings, start)
     table = _LossTable(model / LOSSES, start.iterations)
+    watch = Watch()
     with reporter.task("train", *clock.scale, clock.shown) as advance, stop_requests() as stopping:
         for crop in _stream(crops, settings, start.iterations):
             losses = objective.step(crop.to(device))
             shown = clock.shown
             clock.count()
             table.write(clock.progress.iterations, losses)
+            watch.see(losses, objective.contrast)
             advance(clock.shown - shown, f"{clock.rate:.2f} it/s, {_summary(losses)}")
             if clock.is_over:
                 return clock.progress
             if stopping() or clock.is_checkpoint_due:
-                save_checkpoint(model, objective, clock.progress)
+                save_checkpoint(model, objective, clock.progress, good=watch.is_calm)
                 clock.checkpointed()
             if stopping():
                 raise InterruptedRunError(
@@ -117,10 +120,9 @@ class _Clock:
         self._saved = time.monotonic()
 
     def count(self) -> None:
-        self.progress = Progress(
-            iterations=self.progress.iterations + 1,
-            seconds=round(self._start.seconds + time.monotonic() - self._begin, 1),
-            run=self._start.run,
+        seconds = round(self._start.seconds + time.monotonic() - self._begin, 1)
+        self.progress = self.progress.model_copy(
+            update={"iterations": self.progress.iterations + 1, "seconds": seconds}
         )
 
 

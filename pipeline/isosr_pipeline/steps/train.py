@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +12,18 @@ from torch import Tensor
 
 from isosr_models.checkpoint import (
     CHECKPOINT,
+    FAILURE,
     Progress,
+    go_back,
     load_checkpoint,
+    read_failure,
     read_progress,
+    remove_checkpoints,
     save_checkpoint,
 )
+from isosr_models.errors import DivergedError
 from isosr_models.layers import calibrate
-from isosr_models.methods import create_objective
+from isosr_models.methods import Objective, create_objective
 from isosr_models.model_folder import DESCRIPTION, read_run, save_model
 from isosr_models.ot_cyclegan import OTCycleGANConfig
 from isosr_models.patchgan import MIN_PLANE
@@ -44,6 +50,8 @@ _METHOD_PARAMETERS = set(OTCycleGANConfig.model_fields)
 _FREE_TO_CHANGE = {"loaders", "threads", "device"}
 _END = {"iterations", "minutes"}
 """What an unfinished training may be resumed with another value of."""
+_REMEDIES = {"learning_rate", "beta1", "cycle_weight", "seed"}
+"""What a training that broke down may be resumed with another value of, too."""
 
 
 def train(
@@ -77,7 +85,8 @@ def train(
     OutputExistsError, ResumeError
         When `model` exists and may not be overwritten or resumed.
     DivergedError
-        When a loss is no longer finite.
+        When a loss is no longer finite, or training has collapsed; the last good checkpoint is the
+        one to go on from.
     InterruptedRunError
         After a signal; the checkpoint is written.
     """
@@ -103,26 +112,27 @@ def train(
     make_folder(model)
     start = Progress(iterations=0, seconds=0.0, run=run)
     if found == "checkpoint":
-        start = load_checkpoint(model, objective).model_copy(update={"run": run})
+        start = _go_on(model, objective, run)
         reporter.say(f"going on from iteration {start.iterations}")
     else:
         # From the first moment on the folder is known as an unfinished training.
         save_checkpoint(model, objective, start)
-    progress = optimise(objective, crops, model, settings, start, reporter)
-    calibrate(objective.restorer, _calibration_crops(crops, device))
-    save_model(
-        model,
-        objective.networks(),
-        method=settings.method,
-        window_percentiles=DEFAULT_PERCENTILES,
-        window=settings.window,
-        training={
-            **progress.model_dump(mode="json"),
-            "device": str(device),
-            "versions": versions(),
-        },
-    )
-    (model / CHECKPOINT).unlink(missing_ok=True)
+    with _going_back(model):
+        progress = optimise(objective, crops, model, settings, start, reporter)
+        calibrate(objective.restorer, _calibration_crops(crops, device))
+        save_model(
+            model,
+            objective.networks(),
+            method=settings.method,
+            window_percentiles=DEFAULT_PERCENTILES,
+            window=settings.window,
+            training={
+                **progress.model_dump(mode="json"),
+                "device": str(device),
+                "versions": versions(),
+            },
+        )
+    remove_checkpoints(model)
 
 
 def check_training(settings: TrainSettings) -> None:
@@ -155,18 +165,46 @@ def _find(
             f"{model} {state}; give another path, --resume to go on with it, or --overwrite"
         )
     if if_exists == "overwrite":
-        for name in (DESCRIPTION, CHECKPOINT, LOSSES):
+        for name in (DESCRIPTION, LOSSES):
             (model / name).unlink(missing_ok=True)
+        remove_checkpoints(model)
         return None
     done = read_run(model) if trained else read_progress(model).run
-    fixed = run if trained else {key: value for key, value in run.items() if key not in _END}
-    done = {key: value for key, value in done.items() if trained or key not in _END}
+    free = set() if trained else _END | (_REMEDIES if read_failure(model) else set())
+    fixed = {key: value for key, value in run.items() if key not in free}
+    done = {key: value for key, value in done.items() if key not in free}
     if differing := differences(done, fixed):
         raise ResumeError(
             f"{model} was trained in another way ({differing}); resume with the same stores and "
             "parameters, or start again with --overwrite"
         )
     return "model" if trained else "checkpoint"
+
+
+@contextmanager
+def _going_back(model: Path) -> Iterator[None]:
+    """Where training breaks down, leave the last good checkpoint as the one to go on from."""
+    try:
+        yield
+    except DivergedError as error:
+        kept = go_back(model, str(error))
+        raise type(error)(
+            f"{error}. The checkpoint of iteration {kept} is kept: go on from it with --resume and "
+            "a smaller --learning-rate or another --seed, or begin anew with --overwrite and the "
+            "weights of a good model, --init"
+        ) from error
+
+
+def _go_on(model: Path, objective: Objective, run: dict[str, Any]) -> Progress:
+    """Load the checkpoint; a breakdown goes on the record once, with what was changed since."""
+    found = load_checkpoint(model, objective)
+    start = found.model_copy(update={"run": run})
+    if failure := read_failure(model):
+        record = {**failure, "changed": differences(found.run, run)}
+        start = start.model_copy(update={"failures": (*found.failures, record)})
+        save_checkpoint(model, objective, start)
+        (model / FAILURE).unlink()
+    return start
 
 
 def _crops(stores: Sequence[Path], settings: TrainSettings, stride: int) -> Crops:
