@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import signal
 import time
 from collections.abc import Iterator
@@ -18,10 +17,10 @@ from isosr_pipeline.crops import Crops
 from isosr_pipeline.errors import InterruptedRunError
 from isosr_pipeline.interrupts import stop_requests
 from isosr_pipeline.progress import Reporter
+from isosr_pipeline.recording import Recorder
 from isosr_pipeline.settings import TrainSettings
 from isosr_pipeline.watching import Watch
 
-LOSSES = "losses.csv"
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 
 
@@ -40,7 +39,7 @@ def optimise(
     objective : Objective
     crops : Crops
     model : Path
-        Folder for checkpoints and the table of losses.
+        Folder for checkpoints, the table of losses and previews.
     settings : TrainSettings
     start : Progress
         How far an earlier part of the run came.
@@ -55,16 +54,19 @@ def optimise(
     """
     device = next(objective.restorer.parameters()).device
     clock = _Clock(settings, start)
-    table = _LossTable(model / LOSSES, start.iterations)
     watch = Watch()
-    with reporter.task("train", *clock.scale, clock.shown) as advance, stop_requests() as stopping:
+    with (
+        Recorder(model, settings, crops, start.iterations) as recorder,
+        reporter.task("train", *clock.scale, clock.shown) as advance,
+        stop_requests() as stopping,
+    ):
         for crop in _stream(crops, settings, start.iterations):
             losses = objective.step(crop.to(device))
             shown = clock.shown
             clock.count()
-            table.write(clock.progress.iterations, losses)
+            recorder.record(clock.progress.iterations, losses, objective)
             watch.see(losses, objective.contrast)
-            advance(clock.shown - shown, f"{clock.rate:.2f} it/s, {_summary(losses)}")
+            advance(clock.shown - shown, f"{clock.remark}, {_summary(losses)}")
             if clock.is_over:
                 return clock.progress
             if stopping() or clock.is_checkpoint_due:
@@ -101,10 +103,16 @@ class _Clock:
         return min(int(self.progress.seconds), self.scale[0])
 
     @property
-    def rate(self) -> float:
-        """Iterations per second since training was begun or resumed."""
+    def remark(self) -> str:
+        """Iterations per second since training was begun or resumed; minutes left, if few."""
         taken = self.progress.iterations - self._start.iterations
-        return taken / (time.monotonic() - self._begin)
+        rate = taken / (time.monotonic() - self._begin)
+        minutes, limit = self._settings.minutes, self._settings.iterations
+        left = minutes - self.progress.seconds / 60 if minutes and limit else None
+        if left is None or rate * 60 * left >= (limit or 0) - self.progress.iterations:
+            return f"{rate:.2f} it/s"
+        # The bar counts iterations, which will not all be taken.
+        return f"{rate:.2f} it/s, ends in {max(left, 0):.1f} min"
 
     @property
     def is_over(self) -> bool:
@@ -157,23 +165,6 @@ class _CountFrom(torch.utils.data.Sampler[int]):
         while True:
             yield index
             index += 1
-
-
-class _LossTable:
-    """Losses as comma-separated values, a line a step; lines after the checkpoint are dropped."""
-
-    def __init__(self, path: Path, iterations: int) -> None:
-        kept = path.read_text(encoding="utf-8").splitlines()[: 1 + iterations] if iterations else []
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        self._path, self._has_header = path, bool(kept)
-
-    def write(self, iteration: int, losses: dict[str, float]) -> None:
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if not self._has_header:
-                writer.writerow(["iteration", *losses])
-                self._has_header = True
-            writer.writerow([iteration, *(f"{value:.6g}" for value in losses.values())])
 
 
 def _summary(losses: dict[str, float]) -> str:

@@ -22,9 +22,10 @@ from isosr_models.checkpoint import (
     save_checkpoint,
 )
 from isosr_models.errors import DivergedError
+from isosr_models.initial import start_from
 from isosr_models.layers import calibrate
 from isosr_models.methods import Objective, create_objective
-from isosr_models.model_folder import DESCRIPTION, read_run, save_model
+from isosr_models.model_folder import DESCRIPTION, read_description, read_run, save_model
 from isosr_models.ot_cyclegan import OTCycleGANConfig
 from isosr_models.patchgan import MIN_PLANE
 from isosr_pipeline.crops import Crops, check_crop
@@ -40,14 +41,16 @@ from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.paths import check_creatable, make_folder
 from isosr_pipeline.progress import Reporter, SilentReporter
-from isosr_pipeline.settings import DEFAULT_PERCENTILES, IfExists, TrainSettings
+from isosr_pipeline.recording import remove_records
+from isosr_pipeline.settings import IfExists, TrainSettings
 from isosr_pipeline.store.volume import Volume
-from isosr_pipeline.training import LOSSES, optimise
+from isosr_pipeline.training import optimise
 
 CALIBRATION_CROPS = 16
 _TRAINING, _CALIBRATION = 0, 1
 _METHOD_PARAMETERS = set(OTCycleGANConfig.model_fields)
-_FREE_TO_CHANGE = {"loaders", "threads", "device"}
+# A preset is compared by what it sets.
+_FREE_TO_CHANGE = {"preset", "loaders", "threads", "device", "preview_every", "tensorboard"}
 _END = {"iterations", "minutes"}
 """What an unfinished training may be resumed with another value of."""
 _REMEDIES = {"learning_rate", "beta1", "cycle_weight", "seed"}
@@ -104,19 +107,23 @@ def train(
     run = {
         "stores": [_identity(store) for store in stores],
         **settings.model_dump(mode="json", exclude=_FREE_TO_CHANGE),
+        "init": _begun_from(settings.init, model),
     }
+    if settings.init is not None:
+        # Before a model is cleared away for it, so that one of another kind costs nothing.
+        start_from(objective, settings.init, run)
     found = _find(model, if_exists, run)
     if found == "model":
         reporter.say(f"{model} is trained already")
         return
     make_folder(model)
     start = Progress(iterations=0, seconds=0.0, run=run)
-    if found == "checkpoint":
-        start = _go_on(model, objective, run)
-        reporter.say(f"going on from iteration {start.iterations}")
-    else:
+    if found is None:
         # From the first moment on the folder is known as an unfinished training.
         save_checkpoint(model, objective, start)
+    else:
+        start = _go_on(model, objective, run)
+        reporter.say(f"going on from iteration {start.iterations}")
     with _going_back(model):
         progress = optimise(objective, crops, model, settings, start, reporter)
         calibrate(objective.restorer, _calibration_crops(crops, device))
@@ -124,7 +131,7 @@ def train(
             model,
             objective.networks(),
             method=settings.method,
-            window_percentiles=DEFAULT_PERCENTILES,
+            window_percentiles=settings.window_percentiles,
             window=settings.window,
             training={
                 **progress.model_dump(mode="json"),
@@ -142,10 +149,14 @@ def check_training(settings: TrainSettings) -> None:
     ------
     InputError
         When training would not end, or the device is not there.
+    ModelFormatError
+        When there is no model to start from.
     """
     if settings.iterations is None and settings.minutes is None:
         raise InputError("training has no end; give --iterations, --minutes or both")
     choose_device(settings.device)
+    if settings.init is not None:
+        read_description(settings.init)
 
 
 def _find(
@@ -165,9 +176,9 @@ def _find(
             f"{model} {state}; give another path, --resume to go on with it, or --overwrite"
         )
     if if_exists == "overwrite":
-        for name in (DESCRIPTION, LOSSES):
-            (model / name).unlink(missing_ok=True)
+        (model / DESCRIPTION).unlink(missing_ok=True)
         remove_checkpoints(model)
+        remove_records(model)
         return None
     done = read_run(model) if trained else read_progress(model).run
     free = set() if trained else _END | (_REMEDIES if read_failure(model) else set())
@@ -207,6 +218,17 @@ def _go_on(model: Path, objective: Objective, run: dict[str, Any]) -> Progress:
     return start
 
 
+def _begun_from(init: Path | None, model: Path) -> dict[str, str] | None:
+    """Return what the run is known by of the model that it starts from."""
+    if init is None:
+        return None
+    if init.resolve() == model.resolve():
+        raise InputError(
+            f"init is {init}, which is also the model to be trained; give the new one another path"
+        )
+    return {"path": str(init.resolve()), "sha256": read_description(init).weights_sha256}
+
+
 def _crops(stores: Sequence[Path], settings: TrainSettings, stride: int) -> Crops:
     crop = Zyx(*settings.crop)
     windows = []
@@ -221,7 +243,7 @@ def _crops(stores: Sequence[Path], settings: TrainSettings, stride: int) -> Crop
 def _window(volume: Volume, channel: int, settings: TrainSettings) -> tuple[float, float]:
     if settings.window is not None:
         return settings.window
-    window = volume.window(channel, DEFAULT_PERCENTILES)
+    window = volume.window(channel, settings.window_percentiles)
     return window.low, window.high
 
 
