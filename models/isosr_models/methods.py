@@ -9,12 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from isosr_models.errors import ModelConfigError
+from isosr_models.execution import Execution
 from isosr_models.ot_cyclegan import OTCycleGAN, OTCycleGANConfig
 from isosr_models.unet import UNet3d
 
 
 class Objective(Protocol):
     """What is trained: networks, their losses and their optimisers."""
+
+    execution: Execution
+    """How steps are executed; one process in float32 unless another is put in its place."""
 
     @property
     def restorer(self) -> UNet3d:

@@ -29,6 +29,7 @@ MAX_HALO = 512
 MAX_BATCH = 1024
 MAX_WIDTH = 512
 MAX_LOADERS = 256
+MAX_DEVICES = 64
 _NARROWEST, _WIDEST = 1e-30, 1e30
 
 
@@ -106,6 +107,9 @@ def _as_text(value: Any) -> Any:
 Percentiles = Annotated[Literal["0.03", "3"], BeforeValidator(_as_text)]
 """Which of the recorded intensity windows: 0.03 to 99.97 %, or 3 to 97 %."""
 
+Precision = Annotated[Literal["auto", "32", "bf16"], BeforeValidator(_as_text)]
+"""Of forward passes in training: float32, or bfloat16 where it does no harm."""
+
 Preset = Literal["cfm", "ot-lsm-brain", "ot-lsm-beads"]
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -176,10 +180,10 @@ class TrainSettings(Settings):
 
     Attributes
     ----------
-    preset : {"cfm", "ot-lsm-brain", "ot-lsm-beads"} or None
-        Parameters of the publication, see `PRESETS`; those that are given themselves come first.
     method : str
         How the restorer is made.
+    preset : {"cfm", "ot-lsm-brain", "ot-lsm-beads"} or None
+        Parameters of the publication, see `PRESETS`; those that are given themselves come first.
     init : Path or None
         Folder of a trained model whose weights training starts from.
     iterations : int or None
@@ -222,10 +226,16 @@ class TrainSettings(Settings):
     seed : int
         Of crops, weights and planes.
     device : {"auto", "cpu", "cuda"}
+    devices : int
+        GPUs, or processes on the CPU, that share the training; each has a batch of its own.
+    precision : {"auto", "32", "bf16"}
+        "auto": bf16 on GPUs that have it, 32 elsewhere.
+    compile : bool
+        Compile the generators; where that fails they are run as they are.
     """
 
-    preset: Preset | None = None
     method: Literal["ot-cyclegan"] = "ot-cyclegan"
+    preset: Preset | None = None
     init: Path | None = None
     iterations: PositiveInt | None = None
     minutes: PositiveFloat | None = None
@@ -248,6 +258,9 @@ class TrainSettings(Settings):
     tensorboard: bool = False
     seed: Seed = 0
     device: Device = "auto"
+    devices: int = Field(1, ge=1, le=MAX_DEVICES)
+    precision: Precision = "auto"
+    compile: bool = False
 
     @model_validator(mode="before")
     @classmethod

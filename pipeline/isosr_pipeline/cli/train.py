@@ -43,6 +43,9 @@ from isosr_pipeline.settings import IfExists, TrainSettings
 @either(TrainSettings, "tensorboard", "Write losses and pictures for TensorBoard.")
 @setting(TrainSettings, "seed", "N", "Of crops, weights and planes.")
 @setting(TrainSettings, "device", "auto|cpu|cuda", "auto: the GPU if there is one.")
+@setting(TrainSettings, "devices", "N", "GPUs, or processes on the CPU, that train together.")
+@setting(TrainSettings, "precision", "auto|32|bf16", "auto: bf16 on GPUs that have it, else 32.")
+@either(TrainSettings, "compile", "Compile the generators where the machine can.")
 @existing_options
 def command(stores: tuple[Path, ...], model: Path, if_exists: IfExists, **given: Any) -> None:
     """Train MODEL, a folder, on one or several STORES of one microscope.

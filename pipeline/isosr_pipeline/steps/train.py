@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,15 +22,17 @@ from isosr_models.checkpoint import (
     remove_checkpoints,
     save_checkpoint,
 )
+from isosr_models.compiling import compile_network
 from isosr_models.errors import DivergedError
+from isosr_models.execution import Execution
 from isosr_models.initial import start_from
 from isosr_models.layers import calibrate
 from isosr_models.methods import Objective, create_objective
 from isosr_models.model_folder import DESCRIPTION, read_description, read_run, save_model
 from isosr_models.ot_cyclegan import OTCycleGANConfig
 from isosr_models.patchgan import MIN_PLANE
+from isosr_models.unet import UNet3d
 from isosr_pipeline.crops import Crops, check_crop
-from isosr_pipeline.devices import choose_device
 from isosr_pipeline.engine.ledger import differences
 from isosr_pipeline.engine.output import refuse_overlap, versions
 from isosr_pipeline.errors import (
@@ -44,6 +47,7 @@ from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.recording import remove_records
 from isosr_pipeline.settings import IfExists, TrainSettings
 from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.team import Team, check_devices, launch
 from isosr_pipeline.training import optimise
 
 CALIBRATION_CROPS = 16
@@ -97,12 +101,21 @@ def train(
     check_training(settings)
     refuse_overlap(model, stores)
     check_creatable(model)
-    device = choose_device(settings.device)
+    launch(partial(_train, list(stores), model, settings, if_exists), settings, reporter)
+
+
+def _train(
+    stores: list[Path], model: Path, settings: TrainSettings, if_exists: IfExists, team: Team
+) -> None:
+    """Train in one of the processes."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    # The same everywhere: all begin with the same weights, and look at the same planes.
     torch.manual_seed(settings.seed)
     parameters = settings.model_dump(include=_METHOD_PARAMETERS)
+    device = team.fabric.device
     objective = create_objective(settings.method, parameters, device)
+    objective.execution = Execution(team.fabric)
     crops = _crops(stores, settings, objective.restorer.stride)
     run = {
         "stores": [_identity(store) for store in stores],
@@ -112,33 +125,68 @@ def train(
     if settings.init is not None:
         # Before a model is cleared away for it, so that one of another kind costs nothing.
         start_from(objective, settings.init, run)
-    found = _find(model, if_exists, run)
+    found = team.first(partial(_find, model, if_exists, run))
     if found == "model":
-        reporter.say(f"{model} is trained already")
+        team.reporter.say(f"{model} is trained already")
         return
-    make_folder(model)
+    start = _begin(model, objective, run, found == "checkpoint", team)
+    if settings.compile:
+        _compile(objective, settings, team)
+    with _going_back(model, team):
+        progress = optimise(objective, crops, model, settings, start, team)
+        record = {
+            **progress.model_dump(mode="json"),
+            "device": str(device),
+            "versions": versions(),
+        }
+        team.first(partial(_finish, objective, crops, model, settings, record, device))
+
+
+def _compile(objective: Objective, settings: TrainSettings, team: Team) -> None:
+    """Compile the generators, or say why not."""
+    crops = torch.zeros((settings.batch, 1, *settings.crop), device=team.fabric.device)
+    for name, network in objective.modules().items():
+        # The linear blur is a Fourier transform, which gains nothing.
+        if name not in ("generator", "blur") or not isinstance(network, UNet3d):
+            continue
+        if why := compile_network(network, crops, objective.execution):
+            team.reporter.say(f"{name} is not compiled, and trained as it is ({why})")
+
+
+def _begin(
+    model: Path, objective: Objective, run: dict[str, Any], is_begun: bool, team: Team
+) -> Progress:
+    """Return where training starts or goes on, with a checkpoint of it in the folder."""
+    if is_begun:
+        start = _go_on(model, objective, run, team)
+        team.reporter.say(f"going on from iteration {start.iterations}")
+        return start
     start = Progress(iterations=0, seconds=0.0, run=run)
-    if found is None:
+    if team.is_first:
+        make_folder(model)
         # From the first moment on the folder is known as an unfinished training.
         save_checkpoint(model, objective, start)
-    else:
-        start = _go_on(model, objective, run)
-        reporter.say(f"going on from iteration {start.iterations}")
-    with _going_back(model):
-        progress = optimise(objective, crops, model, settings, start, reporter)
-        calibrate(objective.restorer, _calibration_crops(crops, device))
-        save_model(
-            model,
-            objective.networks(),
-            method=settings.method,
-            window_percentiles=settings.window_percentiles,
-            window=settings.window,
-            training={
-                **progress.model_dump(mode="json"),
-                "device": str(device),
-                "versions": versions(),
-            },
-        )
+    return start
+
+
+def _finish(
+    objective: Objective,
+    crops: Crops,
+    model: Path,
+    settings: TrainSettings,
+    record: dict[str, Any],
+    device: torch.device,
+) -> None:
+    """Freeze the normalisation and save the model."""
+    calibrate(objective.restorer, _calibration_crops(crops, device))
+    save_model(
+        model,
+        objective.networks(),
+        method=settings.method,
+        window_percentiles=settings.window_percentiles,
+        window=settings.window,
+        training=record,
+    )
     remove_checkpoints(model)
 
 
@@ -154,7 +202,7 @@ def check_training(settings: TrainSettings) -> None:
     """
     if settings.iterations is None and settings.minutes is None:
         raise InputError("training has no end; give --iterations, --minutes or both")
-    choose_device(settings.device)
+    check_devices(settings)
     if settings.init is not None:
         read_description(settings.init)
 
@@ -193,12 +241,12 @@ def _find(
 
 
 @contextmanager
-def _going_back(model: Path) -> Iterator[None]:
+def _going_back(model: Path, team: Team) -> Iterator[None]:
     """Where training breaks down, leave the last good checkpoint as the one to go on from."""
     try:
         yield
     except DivergedError as error:
-        kept = go_back(model, str(error))
+        kept = team.first(partial(go_back, model, str(error)))
         raise type(error)(
             f"{error}. The checkpoint of iteration {kept} is kept: go on from it with --resume and "
             "a smaller --learning-rate or another --seed, or begin anew with --overwrite and the "
@@ -206,11 +254,12 @@ def _going_back(model: Path) -> Iterator[None]:
         ) from error
 
 
-def _go_on(model: Path, objective: Objective, run: dict[str, Any]) -> Progress:
+def _go_on(model: Path, objective: Objective, run: dict[str, Any], team: Team) -> Progress:
     """Load the checkpoint; a breakdown goes on the record once, with what was changed since."""
     found = load_checkpoint(model, objective)
     start = found.model_copy(update={"run": run})
-    if failure := read_failure(model):
+    team.fabric.barrier()
+    if team.is_first and (failure := read_failure(model)):
         record = {**failure, "changed": differences(found.run, run)}
         start = start.model_copy(update={"failures": (*found.failures, record)})
         save_checkpoint(model, objective, start)
