@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from isosr_models.checkpoint import CHECKPOINT
+from isosr_models.checkpoint import CHECKPOINT, read_progress
+from isosr_models.errors import DivergedError
 from isosr_models.model_folder import WEIGHTS, load_restorer, read_description
 from isosr_pipeline.errors import InputError, InterruptedRunError
 from isosr_pipeline.progress import SilentReporter
@@ -76,6 +77,13 @@ def test_two_processes_are_interrupted_and_resumed(store, tmp_path):
 def test_errors_of_other_processes_are_told_as_they_are(store, tmp_path):
     with pytest.raises(InputError, match="crop is 64 along z"):
         train([store], tmp_path / "model", SMALL.model_copy(update={**TWO, "crop": (64, 32, 32)}))
+
+
+def test_two_processes_diverge_together(store, tmp_path):
+    settings = SMALL.model_copy(update={**TWO, "learning_rate": 1e3, "iterations": 250})
+    with pytest.raises(DivergedError, match="iteration 0 is kept"):
+        train([store], tmp_path / "model", settings)
+    assert read_progress(tmp_path / "model").iterations == 0
 
 
 @pytest.mark.parametrize("blur", ["deep-linear", "unet"])

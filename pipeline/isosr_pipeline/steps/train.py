@@ -134,6 +134,7 @@ def _train(
         _compile(objective, settings, team)
     with _going_back(model, team):
         progress = optimise(objective, crops, model, settings, start, team)
+        objective.execution.average_statistics(objective.modules().values())
         record = {
             **progress.model_dump(mode="json"),
             "device": str(device),
