@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -7,9 +9,10 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from isosr_models.checkpoint import Progress
 from isosr_models.model_folder import WEIGHTS
 from isosr_models.unet import UNet3d
-from isosr_pipeline import previews
+from isosr_pipeline import previews, training
 from isosr_pipeline.crops import Crops
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.previews import PREVIEWS, Previews, find_previews
@@ -82,3 +85,20 @@ def test_overwriting_removes_the_pictures_of_the_earlier_training(store, tmp_pat
     train([store], tmp_path / "model", quiet, if_exists="overwrite")
     assert not find_previews(tmp_path / "model")
     assert not list((tmp_path / "model" / TENSORBOARD).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "minutes", "remark"),
+    [(30.0, 60.0, r"it/s$"), (30.0, 1.0, r"it/s, ends in 0\.5 min$"), (30.0, None, r"it/s$")],
+)
+def test_where_time_ends_before_the_iterations_do_it_is_shown(
+    monkeypatch, seconds, minutes, remark
+):
+    now = 100.0
+    monkeypatch.setattr(training.time, "monotonic", lambda: now)
+    settings = SMALL.model_copy(update={"iterations": 1000, "minutes": minutes})
+    clock = training._Clock(settings, Progress(iterations=0, seconds=0.0, run={}))
+    now += seconds
+    for _ in range(100):
+        clock.count()
+    assert re.search(remark, clock.remark)
