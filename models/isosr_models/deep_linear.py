@@ -79,6 +79,11 @@ class DeepLinear3d(nn.Module):
         -------
         Tensor, same shape
         """
+        # A Fourier transform has no bfloat16.
+        with torch.autocast(volume.device.type, enabled=False):
+            return self._filtered(volume)
+
+    def _filtered(self, volume: Tensor) -> Tensor:
         psf = self.psf()
         padded = functional.pad(volume.to(psf.dtype), (RADIUS,) * 6, mode="replicate")
         lengths = [next_fast_len(length, real=True) for length in padded.shape[2:]]

@@ -17,3 +17,7 @@ class ModelFormatError(ModelError, ValueError):
 
 class DivergedError(ModelError, ArithmeticError):
     """Training produced a loss that is not a finite number."""
+
+
+class CollapsedError(DivergedError):
+    """Training goes on with finite losses, and learns nothing any more."""

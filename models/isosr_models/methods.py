@@ -9,12 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from isosr_models.errors import ModelConfigError
+from isosr_models.execution import Execution
 from isosr_models.ot_cyclegan import OTCycleGAN, OTCycleGANConfig
 from isosr_models.unet import UNet3d
 
 
 class Objective(Protocol):
     """What is trained: networks, their losses and their optimisers."""
+
+    execution: Execution
+    """How steps are executed; one process in float32 unless another is put in its place."""
 
     @property
     def restorer(self) -> UNet3d:
@@ -23,6 +27,10 @@ class Objective(Protocol):
 
     def step(self, crops: Tensor) -> dict[str, float]:
         """Improve on a batch of crops, (n, 1, z, y, x) float32; return the losses by name."""
+        ...
+
+    def contrast(self) -> tuple[float, float]:
+        """Return the standard deviations of the last crops, and of what they were restored to."""
         ...
 
     def networks(self) -> dict[str, nn.Module]:

@@ -197,7 +197,7 @@ def load_restorer(
         When a file is missing, cut short, altered, or of another version.
     """
     description = read_description(folder)
-    tensors = _load_weights(folder, description)
+    tensors = load_weights(folder, description)
     network = UNet3d(description.width, residual=description.residual)
     state = {
         key.removeprefix(_GENERATOR): value
@@ -218,7 +218,14 @@ def identity() -> Restorer:
     return IdentityRestorer()
 
 
-def _load_weights(folder: Path, description: Description) -> dict[str, torch.Tensor]:
+def load_weights(folder: Path, description: Description) -> dict[str, torch.Tensor]:
+    """Read the weights of a model folder, by network and name: ``"generator.head.0.weight"``.
+
+    Raises
+    ------
+    ModelFormatError
+        When the file is missing, cut short or altered.
+    """
     path = folder / WEIGHTS
     if not path.is_file():
         raise ModelFormatError(f"{folder} has no {WEIGHTS}: copy the whole model folder again")

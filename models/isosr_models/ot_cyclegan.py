@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from isosr_models.deep_linear import DeepLinear3d
 from isosr_models.errors import DivergedError
+from isosr_models.execution import Execution
 from isosr_models.patchgan import ORIENTATIONS, PatchGAN2d, draw_planes, take_planes
 from isosr_models.unet import UNet3d
 
@@ -57,7 +58,7 @@ class OTCycleGANConfig(BaseModel):
 
 def least_squares(scores: Tensor, target: float) -> Tensor:
     """Return the mean of ``(scores - target)²``, the least-squares GAN term (Mao et al. 2017)."""
-    return (scores - target).square().mean()
+    return (scores.float() - target).square().mean()
 
 
 class OTCycleGAN:
@@ -76,8 +77,10 @@ class OTCycleGAN:
     def __init__(self, config: OTCycleGANConfig, device: torch.device) -> None:
         residual = config.start == "identity"
         self.config = config
+        self.execution = Execution()
         self.generator = UNet3d(config.width, residual=residual).to(device)
         self._average = _average_of(self.generator, config.average) if config.average else None
+        self._seen: tuple[Tensor, Tensor] | None = None
         self.blur: nn.Module = (
             DeepLinear3d(config.width, residual=residual)
             if config.blur == "deep-linear"
@@ -112,29 +115,31 @@ class OTCycleGAN:
             When a loss is not finite; the networks are then as after the previous step.
         """
         y = crops.clamp(0.0, 1.0)
-        x = self.generator(y)
-        y_again = self.blur(x)
+        with self.execution.autocast():
+            x = self.generator(y).float()
+            y_again = self.blur(x).float()
+        self._seen = y, x.detach()
         pairs = self._draw_pairs(y, x, y_again)
 
         self._require_critic_gradients(False)
-        adversarial = torch.stack([least_squares(d(fake), 1.0) for d, _, fake in pairs]).sum()
+        with self.execution.autocast():
+            terms = [least_squares(d(fake), 1.0) for d, _, fake in pairs]
+        adversarial = torch.stack(terms).sum()
         cycle = (y_again - y).abs().mean()
         self._update(self._generators, adversarial + self.config.cycle_weight * cycle)
         if self._average is not None:
             self._average.update_parameters(self.generator)
 
         self._require_critic_gradients(True)
-        terms = [
-            least_squares(d(real), 1.0) + least_squares(d(fake.detach()), 0.0)
-            for d, real, fake in pairs
-        ]
+        with self.execution.autocast():
+            terms = [
+                least_squares(d(real), 1.0) + least_squares(d(fake.detach()), 0.0)
+                for d, real, fake in pairs
+            ]
         discrimination = torch.stack(terms).sum()
         self._update(self._critics, discrimination)
-        return {
-            "adversarial": adversarial.item(),
-            "cycle": cycle.item(),
-            "discrimination": discrimination.item(),
-        }
+        losses = self.execution.mean(torch.stack((adversarial, cycle, discrimination)))
+        return dict(zip(("adversarial", "cycle", "discrimination"), losses.tolist(), strict=True))
 
     @property
     def restorer(self) -> UNet3d:
@@ -142,6 +147,14 @@ class OTCycleGAN:
         if self._average is None:
             return self.generator
         return cast(UNet3d, self._average.module)
+
+    def contrast(self) -> tuple[float, float]:
+        """Return the standard deviations of the last crops, and of what they were restored to."""
+        if self._seen is None:
+            return 0.0, 0.0
+        y, x = self._seen
+        given, restored = self.execution.mean(torch.stack((y.std(), x.std()))).tolist()
+        return given, restored
 
     def networks(self) -> dict[str, nn.Module]:
         """Return what a model folder keeps: the restorer, and the blur that it has learned."""
@@ -190,15 +203,16 @@ class OTCycleGAN:
         self.sharp_critics.requires_grad_(required)
         self.blurred_critics.requires_grad_(required)
 
-    @staticmethod
-    def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
+    def _update(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+        # Of all processes, so that all of them stop or none.
+        if not torch.isfinite(mean := self.execution.mean(loss)):
             raise DivergedError(
-                f"the loss is {loss.item()}: training has diverged; "
+                f"the loss is {mean.item()}, and must be finite: training has diverged; "
                 "a smaller learning rate or another seed may help"
             )
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self.execution.backward(loss)
+        self.execution.average_gradients(optimiser)
         optimiser.step()
 
 

@@ -133,6 +133,9 @@ def _anchored(brain: Brain, folder: Path) -> Brain:
             "source": anchor(brain.source),
             "output": anchor(brain.output),
             "model": anchor(brain.model) if brain.model else None,
+            "train": brain.train.model_copy(
+                update={"init": anchor(brain.train.init) if brain.train.init else None}
+            ),
             "evaluate": brain.evaluate.model_copy(
                 update={"reference": anchor(reference) if reference else None}
             ),

@@ -12,8 +12,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
+def stop_requests(
+    told: Callable[[], None] = lambda: None,
+) -> Iterator[Callable[[], bool]]:
     """Collect requests to stop instead of being stopped in the middle of something.
+
+    Parameters
+    ----------
+    told : callable
+        Called when a first signal comes.
 
     Yields
     ------
@@ -27,6 +34,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         if stop:
             raise KeyboardInterrupt
         stop = True
+        told()
 
     # Python lets only the main thread handle signals; elsewhere nobody could ask.
     if threading.current_thread() is not threading.main_thread():

@@ -17,9 +17,10 @@ from pydantic import (
     PositiveInt,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
-from isosr_pipeline.store.intensity import CONFOCAL
+from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET
 from isosr_pipeline.store.multiscale import voxel_size_problem
 from isosr_pipeline.store.spec import Ngff
 
@@ -28,6 +29,7 @@ MAX_HALO = 512
 MAX_BATCH = 1024
 MAX_WIDTH = 512
 MAX_LOADERS = 256
+MAX_DEVICES = 64
 _NARROWEST, _WIDEST = 1e-30, 1e30
 
 
@@ -107,6 +109,27 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 Device = Literal["auto", "cpu", "cuda"]
 
+
+def _as_text(value: Any) -> Any:
+    """Accept the number where a brain file has one: 3 and 3.0 as well as ``"3"``."""
+    return f"{value:g}" if isinstance(value, int | float) else value
+
+
+Percentiles = Annotated[Literal["0.03", "3"], BeforeValidator(_as_text)]
+"""Which of the recorded intensity windows: 0.03 to 99.97 %, or 3 to 97 %."""
+
+Precision = Annotated[Literal["auto", "32", "bf16"], BeforeValidator(_as_text)]
+"""Of forward passes in training: float32, or bfloat16 where it does no harm."""
+
+Preset = Literal["cfm", "ot-lsm-brain", "ot-lsm-beads"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "cfm": {"crop": 144, "percentiles": "0.03", "rotations": True, "blur": "deep-linear"},
+    "ot-lsm-brain": {"crop": 132, "percentiles": "3", "blur": "unet"},
+    "ot-lsm-beads": {"crop": 100, "percentiles": "3", "blur": "deep-linear"},
+}
+"""What the publication trained with on confocal volumes, light-sheet brains, and beads in one."""
+
 IfExists = Literal["refuse", "resume", "overwrite"]
 """What a step does with an output that is there already."""
 
@@ -173,6 +196,10 @@ class TrainSettings(Settings):
     ----------
     method : str
         How the restorer is made.
+    preset : {"cfm", "ot-lsm-brain", "ot-lsm-beads"} or None
+        Parameters of the publication, see `PRESETS`; those that are given themselves come first.
+    init : Path or None
+        Folder of a trained model whose weights training starts from.
     iterations : int or None
         Steps of training.
     minutes : float or None
@@ -196,18 +223,34 @@ class TrainSettings(Settings):
     average : float
         Decay of a moving average of the weights, which is what is kept; 0: the last weights.
     window : tuple of 2 floats or None
-        Intensities that are 0 and 1; None: the recorded 0.03 and 99.97 percentiles.
+        Intensities that are 0 and 1; None: those of `percentiles`.
+    percentiles : {"0.03", "3"}
+        The recorded window that is 0 and 1: 0.03 to 99.97 %, or 3 to 97 %.
+    rotations : bool
+        Turn crops at random.
     loaders : int
         Processes that read crops ahead; 0: crops are read between steps.
     threads : int or None
         Of the processor, for the networks; None: one a core. Small networks gain little from more
         than one, and threads that wait for a busy core slow each other down.
+    preview_every : int
+        Steps between two pictures of the same crops before and after; 0: none.
+    tensorboard : bool
+        Write losses and pictures for TensorBoard too.
     seed : int
         Of crops, weights and planes.
     device : {"auto", "cpu", "cuda"}
+    devices : int
+        GPUs, or processes on the CPU, that share the training; each has a batch of its own.
+    precision : {"auto", "32", "bf16"}
+        "auto": bf16 on GPUs that have it, 32 elsewhere.
+    compile : bool
+        Compile the generators; where that fails they are run as they are.
     """
 
     method: Literal["ot-cyclegan"] = "ot-cyclegan"
+    preset: Preset | None = None
+    init: Path | None = None
     iterations: PositiveInt | None = None
     minutes: PositiveFloat | None = None
     crop: Lengths = (144, 144, 144)
@@ -221,10 +264,28 @@ class TrainSettings(Settings):
     beta1: float = Field(0.9, ge=0, lt=1)
     average: float = Field(0.0, ge=0, lt=1)
     window: Range | None = None
+    percentiles: Percentiles = "0.03"
+    rotations: bool = False
     loaders: int = Field(0, ge=0, le=MAX_LOADERS)
     threads: PositiveInt | None = None
+    preview_every: NonNegativeInt = 500
+    tensorboard: bool = False
     seed: Seed = 0
     device: Device = "auto"
+    devices: int = Field(1, ge=1, le=MAX_DEVICES)
+    precision: Precision = "auto"
+    compile: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, given: Any) -> Any:
+        preset = given.get("preset") if isinstance(given, dict) else None
+        return {**PRESETS[preset], **given} if preset in PRESETS else given
+
+    @property
+    def window_percentiles(self) -> tuple[float, float]:
+        """The percentiles that are 0 and 1 to the networks."""
+        return CONFOCAL if self.percentiles == "0.03" else LIGHT_SHEET
 
 
 class RestoreSettings(Settings):

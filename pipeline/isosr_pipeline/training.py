@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
+import itertools
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -16,11 +17,11 @@ from isosr_models.checkpoint import Progress, save_checkpoint
 from isosr_models.methods import Objective
 from isosr_pipeline.crops import Crops
 from isosr_pipeline.errors import InterruptedRunError
-from isosr_pipeline.interrupts import stop_requests
-from isosr_pipeline.progress import Reporter
+from isosr_pipeline.recording import Recorder
 from isosr_pipeline.settings import TrainSettings
+from isosr_pipeline.team import Team
+from isosr_pipeline.watching import Watch
 
-LOSSES = "losses.csv"
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 
 
@@ -30,7 +31,7 @@ def optimise(
     model: Path,
     settings: TrainSettings,
     start: Progress,
-    reporter: Reporter,
+    team: Team,
 ) -> Progress:
     """Take steps until the iterations or the minutes are over; return how far that is.
 
@@ -39,40 +40,58 @@ def optimise(
     objective : Objective
     crops : Crops
     model : Path
-        Folder for checkpoints and the table of losses.
+        Folder for checkpoints, the table of losses and previews.
     settings : TrainSettings
     start : Progress
         How far an earlier part of the run came.
-    reporter : Reporter
+    team : Team
+        Each of its processes calls this.
 
     Raises
     ------
     InterruptedRunError
         After Ctrl-C or SIGTERM; the checkpoint is written.
     DivergedError
-        When a loss is no longer finite.
+        When a loss is no longer finite, or training has collapsed.
     """
-    device = next(objective.restorer.parameters()).device
     clock = _Clock(settings, start)
-    table = _LossTable(model / LOSSES, start.iterations)
-    with reporter.task("train", *clock.scale, clock.shown) as advance, stop_requests() as stopping:
-        for crop in _stream(crops, settings, start.iterations):
-            losses = objective.step(crop.to(device))
+    watch = Watch()
+    with (
+        _recorder(model, settings, crops, start, team) as recorder,
+        team.reporter.task("train", *clock.scale, clock.shown) as advance,
+        team.listening() as stopping,
+    ):
+        for crop in _stream(crops, settings, start.iterations, team):
+            losses = objective.step(crop.to(team.fabric.device))
             shown = clock.shown
             clock.count()
-            table.write(clock.progress.iterations, losses)
-            advance(clock.shown - shown, f"{clock.rate:.2f} it/s, {_summary(losses)}")
-            if clock.is_over:
+            if recorder is not None:
+                recorder.record(clock.progress.iterations, losses, objective)
+            watch.see(losses, objective.contrast)
+            advance(clock.shown - shown, f"{clock.remark}, {_summary(losses)}")
+            is_over, is_due, is_stopped = team.agree(
+                clock.is_over, clock.is_checkpoint_due, stopping()
+            )
+            if is_over:
                 return clock.progress
-            if stopping() or clock.is_checkpoint_due:
-                save_checkpoint(model, objective, clock.progress)
+            if is_due or is_stopped:
+                objective.execution.average_statistics(objective.modules().values())
+                if team.is_first:
+                    save_checkpoint(model, objective, clock.progress, good=watch.is_calm)
                 clock.checkpointed()
-            if stopping():
+            if is_stopped:
                 raise InterruptedRunError(
                     f"interrupted at iteration {clock.progress.iterations}; all is saved: go on "
                     "with --resume (run does so by itself)"
                 )
     raise RuntimeError("the endless series of crops has ended")
+
+
+def _recorder(
+    model: Path, settings: TrainSettings, crops: Crops, start: Progress, team: Team
+) -> AbstractContextManager[Recorder | None]:
+    """Return what records the steps, in the one process that does."""
+    return Recorder(model, settings, crops, start.iterations) if team.is_first else nullcontext()
 
 
 class _Clock:
@@ -98,10 +117,16 @@ class _Clock:
         return min(int(self.progress.seconds), self.scale[0])
 
     @property
-    def rate(self) -> float:
-        """Iterations per second since training was begun or resumed."""
+    def remark(self) -> str:
+        """Iterations per second since training was begun or resumed; minutes left, if few."""
         taken = self.progress.iterations - self._start.iterations
-        return taken / (time.monotonic() - self._begin)
+        rate = taken / (time.monotonic() - self._begin)
+        minutes, limit = self._settings.minutes, self._settings.iterations
+        left = minutes - self.progress.seconds / 60 if minutes and limit else None
+        if left is None or rate * 60 * left >= (limit or 0) - self.progress.iterations:
+            return f"{rate:.2f} it/s"
+        # The bar counts iterations, which will not all be taken.
+        return f"{rate:.2f} it/s, ends in {max(left, 0):.1f} min"
 
     @property
     def is_over(self) -> bool:
@@ -117,20 +142,19 @@ class _Clock:
         self._saved = time.monotonic()
 
     def count(self) -> None:
-        self.progress = Progress(
-            iterations=self.progress.iterations + 1,
-            seconds=round(self._start.seconds + time.monotonic() - self._begin, 1),
-            run=self._start.run,
+        seconds = round(self._start.seconds + time.monotonic() - self._begin, 1)
+        self.progress = self.progress.model_copy(
+            update={"iterations": self.progress.iterations + 1, "seconds": seconds}
         )
 
 
-def _stream(crops: Crops, settings: TrainSettings, first: int) -> Iterator[Tensor]:
+def _stream(crops: Crops, settings: TrainSettings, first: int, team: Team) -> Iterator[Tensor]:
     """Yield batches of crops, (n, 1, z, y, x); `first` steps have been taken before."""
     workers = settings.loaders
     yield from DataLoader(
         crops,
         batch_size=settings.batch,
-        sampler=_CountFrom(first * settings.batch),
+        sampler=_Share(first, settings.batch, team.fabric.global_rank, team.fabric.world_size),
         num_workers=workers,
         # Its own, since a loader draws from the random numbers that training goes on with.
         generator=torch.Generator(),
@@ -144,34 +168,20 @@ def _leave_signals_to_the_driver(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-class _CountFrom(torch.utils.data.Sampler[int]):
-    """The numbers from the first on, without end."""
+class _Share(torch.utils.data.Sampler[int]):
+    """The numbers of the crops of one process, from a step on, without end.
 
-    def __init__(self, first: int) -> None:
-        self._first = first
+    All processes together take the crops that one would with a batch as large as all of theirs.
+    """
+
+    def __init__(self, first: int, batch: int, rank: int, processes: int) -> None:
+        self._first, self._batch = first, batch
+        self._rank, self._processes = rank, processes
 
     def __iter__(self) -> Iterator[int]:
-        index = self._first
-        while True:
-            yield index
-            index += 1
-
-
-class _LossTable:
-    """Losses as comma-separated values, a line a step; lines after the checkpoint are dropped."""
-
-    def __init__(self, path: Path, iterations: int) -> None:
-        kept = path.read_text(encoding="utf-8").splitlines()[: 1 + iterations] if iterations else []
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        self._path, self._has_header = path, bool(kept)
-
-    def write(self, iteration: int, losses: dict[str, float]) -> None:
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if not self._has_header:
-                writer.writerow(["iteration", *losses])
-                self._has_header = True
-            writer.writerow([iteration, *(f"{value:.6g}" for value in losses.values())])
+        for step in itertools.count(self._first):
+            begin = (step * self._processes + self._rank) * self._batch
+            yield from range(begin, begin + self._batch)
 
 
 def _summary(losses: dict[str, float]) -> str:

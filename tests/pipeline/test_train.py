@@ -21,11 +21,11 @@ from isosr_pipeline.errors import (
     ResumeError,
 )
 from isosr_pipeline.geometry import Zyx
+from isosr_pipeline.recording import LOSSES
 from isosr_pipeline.settings import RestoreSettings, TrainSettings
 from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.train import train
 from isosr_pipeline.store.volume import Volume
-from isosr_pipeline.training import LOSSES
 
 SMALL = TrainSettings(width=4, crop=(32, 32, 32), planes=2, iterations=4, device="cpu")
 
@@ -81,9 +81,16 @@ def test_minutes_end_a_training_too(store, tmp_path):
     assert training["seconds"] >= 1.2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_and_resumed_gives_the_same_weights(store, tmp_path, number):
-    settings = SMALL.model_copy(update={"iterations": 12})
+@pytest.mark.parametrize(
+    ("number", "change"),
+    [
+        (signal.SIGINT, {}),
+        (signal.SIGTERM, {}),
+        (signal.SIGTERM, {"average": 0.9, "loaders": 2, "batch": 2}),
+    ],
+)
+def test_interrupted_and_resumed_gives_the_same_weights(store, tmp_path, number, change):
+    settings = SMALL.model_copy(update={"iterations": 12, **change})
     train([store], tmp_path / "straight", settings)
 
     def interrupt_after_a_step():

@@ -106,6 +106,26 @@ def switch(model: type[Settings], name: str, text: str) -> Decorator:
     )
 
 
+def either(model: type[Settings], name: str, text: str) -> Decorator:
+    """Make a pair of flags, ``--name`` and ``--no-name``, of a step's parameter.
+
+    Other than of a `switch`, it is known whether one was given.
+
+    Parameters
+    ----------
+    model : type of Settings
+    name : str
+        Of the parameter.
+    text : str
+        Help.
+    """
+    flag = name.replace("_", "-")
+    state = "on" if model.model_fields[name].default else "off"
+    return click.option(
+        f"--{flag}/--no-{flag}", name, default=None, help=f"{text}  [default: {state}]"
+    )
+
+
 def settings_from(model: type[Model], given: dict[str, Any]) -> Model:
     """Make the parameters of a step from the options that were given.
 

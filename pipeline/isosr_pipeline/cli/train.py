@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from isosr_pipeline.cli.options import StepCommand, existing_options, setting, settings_from
+from isosr_pipeline.cli.options import StepCommand, either, existing_options, setting, settings_from
 from isosr_pipeline.settings import IfExists, TrainSettings
 
 
@@ -19,6 +19,7 @@ from isosr_pipeline.settings import IfExists, TrainSettings
 )
 @click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
+@setting(TrainSettings, "preset", "cfm|ot-lsm-brain|ot-lsm-beads", "The publication's parameters.")
 @setting(TrainSettings, "method", "METHOD", "How the restorer is made.")
 @setting(TrainSettings, "iterations", "N", "Steps of training; this or --minutes is needed.")
 @setting(TrainSettings, "minutes", "M", "Stop after this time, or --iterations if sooner.")
@@ -33,10 +34,18 @@ from isosr_pipeline.settings import IfExists, TrainSettings
 @setting(TrainSettings, "beta1", "B", "Of Adam; 0.5 is steadier at larger learning rates.")
 @setting(TrainSettings, "average", "D", "Decay of an average of the weights; 0: keep the last.")
 @setting(TrainSettings, "window", "LOW,HIGH", "Intensities that are 0 and 1; default: recorded.")
+@setting(TrainSettings, "percentiles", "0.03|3", "The recorded window: 0.03-99.97 or 3-97 %.")
+@either(TrainSettings, "rotations", "Turn crops at random.")
+@setting(TrainSettings, "init", "MODEL", "A trained model whose weights training starts from.")
 @setting(TrainSettings, "loaders", "N", "Processes that read crops ahead.")
 @setting(TrainSettings, "threads", "N", "Processor threads of the networks; default: one a core.")
+@setting(TrainSettings, "preview_every", "N", "Steps between pictures of the result; 0: none.")
+@either(TrainSettings, "tensorboard", "Write losses and pictures for TensorBoard.")
 @setting(TrainSettings, "seed", "N", "Of crops, weights and planes.")
 @setting(TrainSettings, "device", "auto|cpu|cuda", "auto: the GPU if there is one.")
+@setting(TrainSettings, "devices", "N", "GPUs, or processes on the CPU, that train together.")
+@setting(TrainSettings, "precision", "auto|32|bf16", "auto: bf16 on GPUs that have it, else 32.")
+@either(TrainSettings, "compile", "Compile the generators where the machine can.")
 @existing_options
 def command(stores: tuple[Path, ...], model: Path, if_exists: IfExists, **given: Any) -> None:
     """Train MODEL, a folder, on one or several STORES of one microscope.

@@ -1,0 +1,73 @@
+"""Starting a training from the weights of a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from isosr_models.errors import ModelConfigError, ModelFormatError
+from isosr_models.methods import Objective
+from isosr_models.model_folder import WEIGHTS, Description, load_weights, read_description
+
+_SAME = ("method", "width", "blur", "start")
+
+
+def start_from(objective: Objective, folder: Path, run: Mapping[str, Any]) -> None:
+    """Give an objective the weights of a trained model; what that doesn't have stays as it is.
+
+    Optimisers begin anew, and so do the critics where the model has none.
+
+    Parameters
+    ----------
+    objective : Objective
+        Its networks are changed in place.
+    folder : Path
+        Of the model.
+    run : mapping
+        Parameters of the training that begins.
+
+    Raises
+    ------
+    ModelConfigError
+        When the model is of another method, width, blur or start; the message names each.
+    ModelFormatError
+        When the folder is no whole model, or its networks are built in another way.
+    """
+    description = read_description(folder)
+    had = _parameters(description)
+    differing = [
+        f"{key} is {run[key]!r} here and {had[key]!r} there"
+        for key in _SAME
+        if key in had and key in run and had[key] != run[key]
+    ]
+    if differing:
+        raise ModelConfigError(
+            f"{folder} can't be started from: {', '.join(differing)}; give the same as there"
+        )
+    tensors = load_weights(folder, description)
+    # What restores may be an average of the generator, which has a copy of its own.
+    networks = {**objective.modules(), "": objective.restorer}
+    for name, network in networks.items():
+        prefix = f"{name or 'generator'}."
+        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if not state:
+            continue
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise ModelFormatError(
+                f"{folder / WEIGHTS} does not fit the network {prefix.rstrip('.')!r} of this "
+                f"training: {error}"
+            ) from error
+
+
+def _parameters(description: Description) -> dict[str, Any]:
+    """Return what is known of how a model was trained."""
+    run = description.training.get("run")
+    return {
+        "start": "identity" if description.residual else "random",
+        **(run if isinstance(run, dict) else {}),
+        "method": description.method,
+        "width": description.width,
+    }

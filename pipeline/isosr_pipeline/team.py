@@ -1,0 +1,190 @@
+"""The processes of a training: Fabric starts them, and they decide together."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from isosr_models.errors import DivergedError, ModelError
+from isosr_pipeline.devices import choose_device
+from isosr_pipeline.errors import InputError, InterruptedRunError, IsosrError
+from isosr_pipeline.interrupts import stop_requests
+from isosr_pipeline.progress import Reporter, SilentReporter, reporter_for
+from isosr_pipeline.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class Team:
+    """One of the processes that train together; usually the only one.
+
+    Parameters
+    ----------
+    fabric : lightning_fabric.Fabric
+        Launched.
+    reporter : Reporter
+        Silent in all processes but the first.
+    listening : callable
+        Returns a context in which a callable tells whether training is asked to stop.
+    """
+
+    fabric: Fabric
+    reporter: Reporter
+    listening: Callable[[], AbstractContextManager[Callable[[], bool]]]
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and reports."""
+        return bool(self.fabric.is_global_zero)
+
+    def first(self, function: Callable[[], Result]) -> Result:
+        """Call a function in the first process; all get its result, or raise its error."""
+        outcome: tuple[Any, Exception | None] = (None, None)
+        if self.is_first:
+            try:
+                outcome = (function(), None)
+            except (IsosrError, ModelError) as error:
+                outcome = (None, error)
+        result, failure = self.fabric.broadcast(outcome)
+        if failure is not None:
+            raise failure
+        return result  # type: ignore[no-any-return]
+
+    def agree(self, *flags: bool) -> tuple[bool, ...]:
+        """Return for each flag whether it is set in any process: clocks differ, and signals."""
+        if self.fabric.world_size == 1:
+            return flags
+        given = torch.tensor(flags, dtype=torch.float32, device=self.fabric.device)
+        found = self.fabric.all_reduce(given, reduce_op="sum")
+        assert isinstance(found, torch.Tensor)  # noqa: S101 - a tensor in, a tensor out
+        return tuple(bool(flag) for flag in found.tolist())
+
+
+def launch(task: Callable[[Team], None], settings: TrainSettings, reporter: Reporter) -> None:
+    """Do a task in as many processes as asked for; in this one if it is one.
+
+    Under SLURM's ``srun`` and under ``torchrun`` the processes are there already, and each comes
+    here.
+
+    Parameters
+    ----------
+    task : callable
+        Can be pickled.
+    settings : TrainSettings
+    reporter : Reporter
+
+    Raises
+    ------
+    InputError
+        When there are fewer GPUs than devices.
+    IsosrError, ModelError
+        What the task raises.
+    """
+    fabric, spawns = _create(settings)
+    if not spawns:
+        fabric.launch()
+        task(Team(fabric, reporter if fabric.is_global_zero else SilentReporter(), stop_requests))
+        return
+    context = multiprocessing.get_context("spawn")
+    stop, errors = context.Event(), context.SimpleQueue()
+    before = set(multiprocessing.active_children())
+    try:
+        with stop_requests(stop.set):
+            member: Callable[..., None] = _member
+            fabric.launch(member, task, stop, errors, not isinstance(reporter, SilentReporter))
+    except KeyboardInterrupt:
+        for process in set(multiprocessing.active_children()) - before:
+            process.kill()
+        raise
+    except Exception as error:
+        if errors.empty():
+            raise
+        raise errors.get() from error
+    if not errors.empty():
+        raise errors.get()
+
+
+def _member(
+    fabric: Fabric,
+    task: Callable[[Team], None],
+    stop: Event,
+    errors: SimpleQueue[Exception],
+    is_loud: bool,
+) -> None:
+    """Do a task in a process that `launch` started."""
+    import sys
+
+    # A terminal's Ctrl-C reaches all processes, and the one that started them tells the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+
+    @contextmanager
+    def listening() -> Iterator[Callable[[], bool]]:
+        yield stop.is_set
+
+    shown = fabric.is_global_zero and is_loud
+    reporter = reporter_for(sys.stderr) if shown else SilentReporter()
+    try:
+        task(Team(fabric, reporter, listening))
+    except (DivergedError, InterruptedRunError) as error:
+        # All processes agree on these and end by themselves.
+        if fabric.is_global_zero:
+            errors.put(error)
+    except (IsosrError, ModelError) as error:
+        errors.put(error)
+        raise
+
+
+def _create(settings: TrainSettings) -> tuple[Fabric, bool]:
+    """Return Fabric for a training, and whether it has to start processes."""
+    # It takes more than a second to import, which other commands should not wait for.
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    device = choose_device(settings.device).type
+    check_devices(settings)
+    exists = TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
+    several = settings.devices > 1
+    fabric = Fabric(
+        accelerator=device,
+        devices=settings.devices,
+        # Spawned, since what is read and compressed by threads does not survive a fork.
+        strategy=("ddp" if exists else "ddp_spawn") if several else "auto",
+        precision="bf16-mixed" if _is_bf16(settings, device) else "32-true",
+    )
+    return fabric, several and not exists
+
+
+def check_devices(settings: TrainSettings) -> None:
+    """Refuse more GPUs than there are, and a precision that they don't have.
+
+    Raises
+    ------
+    InputError
+        Naming what there is.
+    """
+    if choose_device(settings.device).type != "cuda":
+        return
+    if settings.devices > (found := torch.cuda.device_count()):
+        raise InputError(f"devices is {settings.devices}, and there are {found} GPUs; give fewer")
+    if settings.precision == "bf16" and not torch.cuda.is_bf16_supported(False):
+        raise InputError("precision is bf16, which this GPU does not have; give --precision 32")
+
+
+def _is_bf16(settings: TrainSettings, device: str) -> bool:
+    if settings.precision == "auto":
+        return device == "cuda" and torch.cuda.is_bf16_supported(False)
+    return settings.precision == "bf16"

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from isosr_models.errors import ModelConfigError, ModelFormatError
+from isosr_models.model_folder import WEIGHTS, read_description
+from isosr_pipeline.brain import read_brain
+from isosr_pipeline.errors import InputError, ResumeError
+from isosr_pipeline.settings import TrainSettings
+from isosr_pipeline.steps.train import train
+from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET
+from isosr_pipeline.store.volume import Volume
+
+SMALL = TrainSettings(width=4, crop=(32, 32, 32), planes=2, iterations=3, device="cpu")
+
+
+@pytest.fixture
+def store(make_store):
+    voxels = np.random.default_rng(0).gamma(2, 300, (36, 40, 44)).astype(np.uint16)
+    return make_store(voxels).path
+
+
+@pytest.mark.parametrize(
+    ("preset", "crop", "percentiles", "rotations", "blur"),
+    [
+        ("cfm", 144, CONFOCAL, True, "deep-linear"),
+        ("ot-lsm-brain", 132, LIGHT_SHEET, False, "unet"),
+        ("ot-lsm-beads", 100, LIGHT_SHEET, False, "deep-linear"),
+    ],
+)
+def test_presets_are_the_publications(preset, crop, percentiles, rotations, blur):
+    made = TrainSettings(preset=preset)
+    assert made.crop == (crop,) * 3
+    assert made.window_percentiles == percentiles
+    assert (made.rotations, made.blur) == (rotations, blur)
+
+
+def test_what_is_given_comes_before_the_preset(tmp_path):
+    made = TrainSettings(preset="cfm", crop=64, rotations=False, percentiles=3)
+    assert (made.crop, made.rotations, made.window_percentiles) == ((64,) * 3, False, LIGHT_SHEET)
+    path = tmp_path / "brain.yaml"
+    path.write_text(
+        "source: s\noutput: o\ntrain: {preset: ot-lsm-brain, crop: 32, percentiles: 0.03, init: m}"
+    )
+    brain = read_brain(path)
+    assert (brain.train.crop, brain.train.blur) == ((32,) * 3, "unet")
+    assert brain.train.window_percentiles == CONFOCAL
+    assert brain.train.init == tmp_path / "m"
+    with pytest.raises(ValidationError, match="ot-lsm-beads"):
+        TrainSettings(preset="sted")
+    with pytest.raises(ValidationError, match=r"0\.03"):
+        TrainSettings(percentiles=5)
+
+
+def test_a_preset_on_the_command_line_and_what_it_sets(isosr, store, tmp_path, capsys):
+    model = tmp_path / "model"
+    small = ["--crop", 32, "--width", 4, "--iterations", 1, "--device", "cpu"]
+    assert isosr("train", store, model, "--preset", "cfm", *small, "--no-rotations") == 0
+    run = read_description(model).training["run"]
+    assert (run["crop"], run["rotations"]) == ([32, 32, 32], False)
+    assert isosr("train", store, model, "--preset", "ot-lsm-beads", *small, "--resume") == 2
+    assert "percentiles was '0.03' and is '3'" in capsys.readouterr().err
+    assert isosr("train", store, tmp_path / "other", "--preset", "cfm", "--iterations", 1) == 2
+    assert "crop is 144 along z" in capsys.readouterr().err
+
+
+def test_the_window_of_light_sheets_stays_with_the_model(store, tmp_path, monkeypatch):
+    used = {}
+
+    def noted(_objective, crops, *_rest):
+        used["windows"] = crops.windows
+        raise KeyboardInterrupt
+
+    settings = SMALL.model_copy(update={"percentiles": "3"})
+    with monkeypatch.context() as patched:
+        patched.setattr("isosr_pipeline.steps.train.optimise", noted)
+        with pytest.raises(KeyboardInterrupt):
+            train([store], tmp_path / "model", settings)
+    window = Volume(store).window(0, LIGHT_SHEET)
+    assert used["windows"] == [[(window.low, window.high)]]
+    train([store], tmp_path / "model", settings, if_exists="resume")
+    assert read_description(tmp_path / "model").window_percentiles == LIGHT_SHEET
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_training_starts_from_a_trained_model(store, tmp_path, average):
+    first, second = tmp_path / "first", tmp_path / "second"
+    train([store], first, SMALL.model_copy(update={"learning_rate": 1e-2}))
+    # With a rate next to nothing, the weights stay what they begin as.
+    change = {"init": first, "learning_rate": 1e-12, "iterations": 1, "average": average, "seed": 9}
+    settings = SMALL.model_copy(update=change)
+    train([store], second, settings)
+    begun, ended = load_file(first / WEIGHTS), load_file(second / WEIGHTS)
+    for key, value in begun.items():
+        if "running" not in key and "num_batches" not in key:
+            assert (value - ended[key]).abs().max() < 1e-9, key
+    assert any(begun[key].abs().max() > 1e-3 for key in begun if key.startswith("blur.layers.5"))
+    recorded = read_description(second).training["run"]["init"]
+    description = read_description(first)
+    assert recorded == {"path": str(first), "sha256": description.weights_sha256}
+    with pytest.raises(ResumeError, match="init"):
+        train([store], second, settings.model_copy(update={"init": None}), if_exists="resume")
+
+
+def test_a_model_of_another_kind_is_not_started_from(store, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    train([store], first, SMALL)
+    other = SMALL.model_copy(update={"init": first, "width": 8, "blur": "unet", "start": "random"})
+    with pytest.raises(ModelConfigError) as found:
+        train([store], second, other)
+    for text in ("width is 8 here and 4 there", "blur is 'unet' here", "start is 'random' here"):
+        assert text in str(found.value)
+    assert not second.exists()
+    train([store], second, SMALL)
+    with pytest.raises(ModelConfigError):
+        train([store], second, other, if_exists="overwrite")
+    assert read_description(second)
+    with pytest.raises(InputError, match="another path"):
+        train([store], first, SMALL.model_copy(update={"init": first}), if_exists="overwrite")
+    with pytest.raises(ModelFormatError, match="not a model"):
+        train([store], tmp_path / "third", SMALL.model_copy(update={"init": tmp_path / "gone"}))
+    assert read_description(first)
