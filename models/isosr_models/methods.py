@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +23,15 @@ class Objective(Protocol):
 
     def step(self, crops: Tensor) -> dict[str, float]:
         """Improve on a batch of crops, (n, 1, z, y, x) float32; return the losses by name."""
+        ...
+
+    @property
+    def norm_frozen(self) -> bool:
+        """Whether `freeze_norm` has been called, also before the checkpoint that was loaded."""
+        ...
+
+    def freeze_norm(self, crops: Iterable[Tensor]) -> None:
+        """Calibrate the restorer on crops, (1, 1, z, y, x); train it with these statistics."""
         ...
 
     def networks(self) -> dict[str, nn.Module]:

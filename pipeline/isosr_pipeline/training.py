@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -31,6 +31,7 @@ def optimise(
     settings: TrainSettings,
     start: Progress,
     reporter: Reporter,
+    calibration: Callable[[], Iterable[Tensor]],
 ) -> Progress:
     """Take steps until the iterations or the minutes are over; return how far that is.
 
@@ -44,6 +45,8 @@ def optimise(
     start : Progress
         How far an earlier part of the run came.
     reporter : Reporter
+    calibration : callable
+        Returns the crops, (1, 1, z, y, x), that normalisation is calibrated on when it is frozen.
 
     Raises
     ------
@@ -57,6 +60,8 @@ def optimise(
     table = _LossTable(model / LOSSES, start.iterations)
     with reporter.task("train", *clock.scale, clock.shown) as advance, stop_requests() as stopping:
         for crop in _stream(crops, settings, start.iterations):
+            if clock.is_late and not objective.norm_frozen:
+                objective.freeze_norm(calibration())
             losses = objective.step(crop.to(device))
             shown = clock.shown
             clock.count()
@@ -108,6 +113,15 @@ class _Clock:
         minutes, limit = self._settings.minutes, self._settings.iterations
         out_of_time = minutes is not None and self.progress.seconds >= 60 * minutes
         return out_of_time or (limit is not None and self.progress.iterations >= limit)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the last share has begun, in which normalisation is frozen."""
+        share, minutes = self._settings.freeze_norm, self._settings.minutes
+        limit = self._settings.iterations
+        by_time = minutes is not None and self.progress.seconds >= 60 * minutes * (1 - share)
+        by_count = limit is not None and self.progress.iterations >= limit * (1 - share)
+        return share > 0 and (by_time or by_count)
 
     @property
     def is_checkpoint_due(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.training import LOSSES, optimise
 
 CALIBRATION_CROPS = 16
+_SAME_SIZE = 1e-3
 _TRAINING, _CALIBRATION = 0, 1
 _METHOD_PARAMETERS = set(OTCycleGANConfig.model_fields)
 _FREE_TO_CHANGE = {"loaders", "threads", "device"}
@@ -108,14 +110,18 @@ def train(
     else:
         # From the first moment on the folder is known as an unfinished training.
         save_checkpoint(model, objective, start)
-    progress = optimise(objective, crops, model, settings, start, reporter)
-    calibrate(objective.restorer, _calibration_crops(crops, device))
+    calibration = partial(_calibration_crops, crops, device)
+    progress = optimise(objective, crops, model, settings, start, reporter, calibration)
+    # Weights that were trained with fixed statistics belong to those.
+    if not objective.norm_frozen:
+        calibrate(objective.restorer, calibration())
     save_model(
         model,
         objective.networks(),
         method=settings.method,
         window_percentiles=DEFAULT_PERCENTILES,
         window=settings.window,
+        voxel_size=_voxel_size(stores),
         training={
             **progress.model_dump(mode="json"),
             "device": str(device),
@@ -178,6 +184,12 @@ def _crops(stores: Sequence[Path], settings: TrainSettings, stride: int) -> Crop
         check_crop(crop, IsotropicView(volume), stride, MIN_PLANE)
         windows.append([_window(volume, c, settings) for c in range(volume.shape[0])])
     return Crops(stores, crop, windows, settings.seed, _TRAINING)
+
+
+def _voxel_size(stores: Sequence[Path]) -> float | None:
+    """Return the isotropic voxel size of the stores in µm, or None where they differ."""
+    sizes = [IsotropicView(Volume(store)).voxel_size[2] for store in stores]
+    return sizes[0] if max(sizes) - min(sizes) <= _SAME_SIZE * sizes[0] else None
 
 
 def _window(volume: Volume, channel: int, settings: TrainSettings) -> tuple[float, float]:
