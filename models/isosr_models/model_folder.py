@@ -219,7 +219,7 @@ def load_restorer(
     return NetworkRestorer(network, statistics, torch.device(device))
 
 
-def load_blur(folder: Path) -> nn.Module:
+def load_blur(folder: Path) -> DeepLinear3d | UNet3d:
     """Load the blur that a model has learned, on the CPU and in evaluation mode.
 
     Parameters
@@ -243,7 +243,7 @@ def load_blur(folder: Path) -> nn.Module:
     residual = description.residual
     try:
         first = state.get("layers.0.weight")
-        network = (
+        network: DeepLinear3d | UNet3d = (
             _unet(description) if first is None else DeepLinear3d(len(first), residual=residual)
         )
         network.load_state_dict(state)
