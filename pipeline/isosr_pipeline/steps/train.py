@@ -94,6 +94,7 @@ def train(
     parameters = settings.model_dump(include=_METHOD_PARAMETERS)
     objective = create_objective(settings.method, parameters, device)
     crops = _crops(stores, settings, objective.restorer.stride)
+    voxel_size = _voxel_size(stores)
     run = {
         "stores": [_identity(store) for store in stores],
         **settings.model_dump(mode="json", exclude=_FREE_TO_CHANGE),
@@ -121,7 +122,7 @@ def train(
         method=settings.method,
         window_percentiles=DEFAULT_PERCENTILES,
         window=settings.window,
-        voxel_size=_voxel_size(stores),
+        voxel_size=voxel_size,
         training={
             **progress.model_dump(mode="json"),
             "device": str(device),
