@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -29,6 +30,40 @@ def _norms(module: nn.Module) -> Iterator[nn.InstanceNorm3d]:
     for child in module.modules():
         if isinstance(child, nn.InstanceNorm3d):
             yield child
+
+
+def hold_statistics(module: nn.Module, held: bool) -> None:
+    """Say what a network that is trained is normalised by.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Changed in place.
+    held : bool
+        True: by its running statistics, which stay as they are and are constants to the gradient.
+        False: each sample by its own, which the running ones follow.
+    """
+    for norm in _norms(module):
+        norm.train(not held)
+
+
+@contextmanager
+def untracked(module: nn.Module) -> Iterator[None]:
+    """Leave running statistics as they are while samples are normalised by their own.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    """
+    norms = list(_norms(module))
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def use_statistics(module: nn.Module, statistics: Statistics) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -31,6 +31,15 @@ class Objective(Protocol):
 
     def contrast(self) -> tuple[float, float]:
         """Return the standard deviations of the last crops, and of what they were restored to."""
+        ...
+
+    @property
+    def norm_frozen(self) -> bool:
+        """Whether `freeze_norm` has been called, also before the checkpoint that was loaded."""
+        ...
+
+    def freeze_norm(self, crops: Iterable[Tensor]) -> None:
+        """Calibrate the restorer on crops, (1, 1, z, y, x); train it with these statistics."""
         ...
 
     def networks(self) -> dict[str, nn.Module]:

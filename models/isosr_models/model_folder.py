@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from isosr_models.deep_linear import DeepLinear3d
 from isosr_models.errors import DivergedError, ModelFormatError
 from isosr_models.layers import Statistics
 from isosr_models.restorers import IdentityRestorer, NetworkRestorer, Restorer
@@ -22,7 +23,7 @@ from isosr_models.unet import UNet3d
 FORMAT: Literal[1] = 1
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.safetensors"
-_GENERATOR = "generator."
+_GENERATOR, _BLUR = "generator.", "blur."
 
 
 class Description(BaseModel):
@@ -38,6 +39,10 @@ class Description(BaseModel):
         Feature channels of the generator's first level.
     residual : bool
         Whether the generator adds to its input.
+    bottleneck_norm : bool
+        Whether the bottleneck of the U-Nets is normalised; it is where nothing is said.
+    voxel_size : float or None
+        Of the isotropic grid that was trained on, in µm; None: not known.
     window_percentiles : tuple of 2 floats
         Percentiles of a volume that are 0 and 1 to the network.
     window : tuple of 2 floats or None
@@ -54,6 +59,8 @@ class Description(BaseModel):
     method: str
     width: int = Field(ge=1)
     residual: bool
+    bottleneck_norm: bool = True
+    voxel_size: float | None = Field(None, gt=0)
     window_percentiles: tuple[float, float]
     window: tuple[float, float] | None = None
     weights_sha256: str
@@ -68,6 +75,7 @@ def save_model(
     window_percentiles: tuple[float, float],
     training: dict[str, Any],
     window: tuple[float, float] | None = None,
+    voxel_size: float | None = None,
 ) -> Description:
     """Write a model folder; the description goes last, so that a folder with one is whole.
 
@@ -82,6 +90,7 @@ def save_model(
     training : dict
         Anything that JSON can hold.
     window : tuple of 2 floats, optional
+    voxel_size : float, optional
         See `Description`.
 
     Raises
@@ -111,6 +120,8 @@ def save_model(
         method=method,
         width=generator.width,
         residual=generator.residual,
+        bottleneck_norm=generator.bottleneck_norm,
+        voxel_size=voxel_size,
         window_percentiles=window_percentiles,
         window=window,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
@@ -198,14 +209,9 @@ def load_restorer(
     """
     description = read_description(folder)
     tensors = load_weights(folder, description)
-    network = UNet3d(description.width, residual=description.residual)
-    state = {
-        key.removeprefix(_GENERATOR): value
-        for key, value in tensors.items()
-        if key.startswith(_GENERATOR)
-    }
+    network = _unet(description)
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(_state(tensors, _GENERATOR))
     except RuntimeError as error:
         raise ModelFormatError(
             f"{folder / WEIGHTS} does not hold a U-Net of width {description.width}: {error}"
@@ -213,9 +219,56 @@ def load_restorer(
     return NetworkRestorer(network, statistics, torch.device(device))
 
 
+def load_blur(folder: Path) -> DeepLinear3d | UNet3d:
+    """Load the blur that a model has learned, on the CPU and in evaluation mode.
+
+    Parameters
+    ----------
+    folder : Path
+        Written by `save_model`.
+
+    Returns
+    -------
+    DeepLinear3d or UNet3d
+
+    Raises
+    ------
+    ModelFormatError
+        When a file is missing, cut short, altered, or holds no blur.
+    """
+    description = read_description(folder)
+    state = _state(load_weights(folder, description), _BLUR)
+    if not state:
+        raise ModelFormatError(f"{folder / WEIGHTS} holds no blur; train a model that learns one")
+    residual = description.residual
+    try:
+        first = state.get("layers.0.weight")
+        network: DeepLinear3d | UNet3d = (
+            _unet(description) if first is None else DeepLinear3d(len(first), residual=residual)
+        )
+        network.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        raise ModelFormatError(
+            f"{folder / WEIGHTS} holds a blur that this program does not know: {error}"
+        ) from error
+    return network.eval()
+
+
 def identity() -> Restorer:
     """Return the restorer that changes nothing, the baseline of every comparison."""
     return IdentityRestorer()
+
+
+def _unet(description: Description) -> UNet3d:
+    return UNet3d(
+        description.width,
+        residual=description.residual,
+        bottleneck_norm=description.bottleneck_norm,
+    )
+
+
+def _state(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def load_weights(folder: Path, description: Description) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import Literal, cast
 
 import torch
@@ -13,10 +14,19 @@ from torch.optim.swa_utils import AveragedModel
 from isosr_models.deep_linear import DeepLinear3d
 from isosr_models.errors import DivergedError
 from isosr_models.execution import Execution
-from isosr_models.patchgan import ORIENTATIONS, PatchGAN2d, draw_planes, take_planes
+from isosr_models.layers import calibrate, hold_statistics
+from isosr_models.patchgan import (
+    ORIENTATIONS,
+    Orientation,
+    PatchGAN2d,
+    draw_depth,
+    draw_planes,
+    take_planes,
+)
 from isosr_models.unet import UNet3d
 
 _BETA2 = 0.999
+_AXIAL = "axial"
 
 
 class OTCycleGANConfig(BaseModel):
@@ -42,6 +52,15 @@ class OTCycleGANConfig(BaseModel):
     average : float
         Decay of an exponential moving average of the generator's weights, which becomes the
         restorer: single steps of adversarial training swing. 0, as published: the last weights.
+    projections : bool
+        Whether D_X is shown maximum projections over a depth of 2 to 10 voxels, drawn for each
+        step, in place of planes.
+    shared_axial : bool
+        Whether one discriminator judges both XZ and YZ planes, in D_X and in D_Y.
+    bottleneck_norm : bool
+        Whether the bottleneck of the U-Nets is normalised.
+    gradient_checkpointing : bool
+        Whether G's activations are computed again for the gradient instead of being kept.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +73,10 @@ class OTCycleGANConfig(BaseModel):
     beta1: float = Field(0.9, ge=0, lt=1)
     planes: int = Field(8, ge=1)
     average: float = Field(0.0, ge=0, lt=1)
+    projections: bool = False
+    shared_axial: bool = False
+    bottleneck_norm: bool = True
+    gradient_checkpointing: bool = False
 
 
 def least_squares(scores: Tensor, target: float) -> Tensor:
@@ -62,11 +85,11 @@ def least_squares(scores: Tensor, target: float) -> Tensor:
 
 
 class OTCycleGAN:
-    """Trains G (blurred to sharp), F (sharp to blurred) and six 2D discriminators together.
+    """Trains G (blurred to sharp), F (sharp to blurred) and the 2D discriminators together.
 
     D_X compares XY planes of the measured volume y, which are sharp, with planes of G(y) in all
     three orientations; D_Y compares planes of F(G(y)) with the same planes of y (Park et al. 2022,
-    Methods, Eq. for L_cycle and L_disc).
+    Methods, Eq. for L_cycle and L_disc). There are six, or four where the axial ones are shared.
 
     Parameters
     ----------
@@ -78,16 +101,19 @@ class OTCycleGAN:
         residual = config.start == "identity"
         self.config = config
         self.execution = Execution()
-        self.generator = UNet3d(config.width, residual=residual).to(device)
+        self.generator = self._unet(residual).to(device)
         self._average = _average_of(self.generator, config.average) if config.average else None
         self._seen: tuple[Tensor, Tensor] | None = None
         self.blur: nn.Module = (
             DeepLinear3d(config.width, residual=residual)
             if config.blur == "deep-linear"
-            else UNet3d(config.width, residual=residual)
+            else self._unet(residual)
         ).to(device)
-        self.sharp_critics = nn.ModuleDict({o: PatchGAN2d(config.width) for o in ORIENTATIONS})
-        self.blurred_critics = nn.ModuleDict({o: PatchGAN2d(config.width) for o in ORIENTATIONS})
+        self.generator.checkpointing = config.gradient_checkpointing
+        self._phase = _Phase()
+        critics = dict.fromkeys(self._critic_of(o) for o in ORIENTATIONS)
+        self.sharp_critics = nn.ModuleDict({name: PatchGAN2d(config.width) for name in critics})
+        self.blurred_critics = nn.ModuleDict({name: PatchGAN2d(config.width) for name in critics})
         self.sharp_critics.to(device)
         self.blurred_critics.to(device)
         self._generators = torch.optim.Adam(
@@ -114,6 +140,7 @@ class OTCycleGAN:
         DivergedError
             When a loss is not finite; the networks are then as after the previous step.
         """
+        hold_statistics(self.generator, self.norm_frozen)
         y = crops.clamp(0.0, 1.0)
         with self.execution.autocast():
             x = self.generator(y).float()
@@ -142,6 +169,27 @@ class OTCycleGAN:
         return dict(zip(("adversarial", "cycle", "discrimination"), losses.tolist(), strict=True))
 
     @property
+    def norm_frozen(self) -> bool:
+        """Whether G is trained with fixed statistics; part of a checkpoint."""
+        return bool(self._phase.frozen)
+
+    def freeze_norm(self, crops: Iterable[Tensor]) -> None:
+        """Calibrate the restorer, and go on from it with its statistics as constants.
+
+        Where an average of the weights is kept, G takes its weights too: all that is averaged from
+        here on then belongs to one set of statistics.
+
+        Parameters
+        ----------
+        crops : iterable of Tensor, each (1, 1, z, y, x) float32
+            Like those of the training; on the networks' device.
+        """
+        calibrate(self.restorer, crops)
+        if self._average is not None:
+            self.generator.load_state_dict(self.restorer.state_dict())
+        self._phase.frozen.fill_(True)
+
+    @property
     def restorer(self) -> UNet3d:
         """The generator, or the average of its weights."""
         if self._average is None:
@@ -167,6 +215,7 @@ class OTCycleGAN:
             "blur": self.blur,
             "sharp_critics": self.sharp_critics,
             "blurred_critics": self.blurred_critics,
+            "phase": self._phase,
         }
         return modules if self._average is None else {**modules, "average": self._average}
 
@@ -180,24 +229,33 @@ class OTCycleGAN:
         """Return (discriminator, real planes, fake planes) for each of the six comparisons."""
         pairs = []
         count = self.config.planes
+        depth = draw_depth() if self.config.projections else 1
         for orientation in ORIENTATIONS:
             lateral = draw_planes(y.shape, "xy", count).to(y.device)
             across = draw_planes(y.shape, orientation, count).to(y.device)
             pairs.append(
                 (
-                    self.sharp_critics[orientation],
-                    take_planes(y, "xy", lateral),
-                    take_planes(x, orientation, across),
+                    self.sharp_critics[self._critic_of(orientation)],
+                    take_planes(y, "xy", lateral, depth),
+                    take_planes(x, orientation, across, depth),
                 )
             )
             pairs.append(
                 (
-                    self.blurred_critics[orientation],
+                    self.blurred_critics[self._critic_of(orientation)],
                     take_planes(y, orientation, across),
                     take_planes(y_again, orientation, across),
                 )
             )
         return pairs
+
+    def _unet(self, residual: bool) -> UNet3d:
+        return UNet3d(
+            self.config.width, residual=residual, bottleneck_norm=self.config.bottleneck_norm
+        )
+
+    def _critic_of(self, orientation: Orientation) -> str:
+        return _AXIAL if self.config.shared_axial and orientation != "xy" else orientation
 
     def _require_critic_gradients(self, required: bool) -> None:
         self.sharp_critics.requires_grad_(required)
@@ -214,6 +272,16 @@ class OTCycleGAN:
         self.execution.backward(loss)
         self.execution.average_gradients(optimiser)
         optimiser.step()
+
+
+class _Phase(nn.Module):
+    """What a checkpoint must know of a training besides its networks."""
+
+    frozen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("frozen", torch.tensor(False))
 
 
 def _average_of(network: nn.Module, decay: float) -> AveragedModel:

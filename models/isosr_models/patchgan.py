@@ -11,6 +11,8 @@ Orientation = Literal["xy", "xz", "yz"]
 
 ORIENTATIONS: tuple[Orientation, ...] = ("xy", "xz", "yz")
 _NORMAL_AXIS = {"xy": 2, "xz": 3, "yz": 4}
+PROJECTED = (2, 10)
+"""Fewest and most voxels that a projected plane is deep."""
 MIN_PLANE = 32
 """Smallest side of a plane in voxels that leaves the discriminator a prediction map."""
 
@@ -49,8 +51,10 @@ class PatchGAN2d(nn.Module):
         return scores
 
 
-def take_planes(volume: Tensor, orientation: Orientation, indices: Tensor) -> Tensor:
-    """Take planes out of a volume.
+def take_planes(
+    volume: Tensor, orientation: Orientation, indices: Tensor, depth: int = 1
+) -> Tensor:
+    """Take planes out of a volume, or maximum projections of slabs.
 
     Parameters
     ----------
@@ -59,6 +63,9 @@ def take_planes(volume: Tensor, orientation: Orientation, indices: Tensor) -> Te
         The axes that lie in the plane.
     indices : Tensor, (k,) int64
         Positions along the axis normal to the plane, the same in all n volumes.
+    depth : int
+        Voxels along that axis of which a plane is the maximum. A slab starts at its position, or
+        as far before it as it must to lie in the volume; there is at most the whole volume.
 
     Returns
     -------
@@ -66,7 +73,13 @@ def take_planes(volume: Tensor, orientation: Orientation, indices: Tensor) -> Te
         The axis that comes first in (z, y, x) is the height.
     """
     axis = _NORMAL_AXIS[orientation]
-    planes = torch.index_select(volume, axis, indices)
+    if depth > 1:
+        thickness = min(depth, volume.shape[axis])
+        starts = indices.clamp(max=volume.shape[axis] - thickness).tolist()
+        slabs = [volume.narrow(axis, start, thickness) for start in starts]
+        planes = torch.cat([slab.amax(axis, keepdim=True) for slab in slabs], axis)
+    else:
+        planes = torch.index_select(volume, axis, indices)
     return planes.movedim(axis, 1).flatten(0, 1)
 
 
@@ -87,3 +100,9 @@ def draw_planes(shape: torch.Size, orientation: Orientation, count: int) -> Tens
     """
     available = shape[_NORMAL_AXIS[orientation]]
     return torch.randperm(available)[: min(count, available)]
+
+
+def draw_depth() -> int:
+    """Draw how many voxels deep projected planes are, uniformly from the range `PROJECTED`."""
+    fewest, most = PROJECTED
+    return int(torch.randint(fewest, most + 1, ()))

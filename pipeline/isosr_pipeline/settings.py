@@ -222,6 +222,16 @@ class TrainSettings(Settings):
         Of Adam.
     average : float
         Decay of a moving average of the weights, which is what is kept; 0: the last weights.
+    freeze_norm : float
+        Share of the training, at its end, in which normalisation is frozen; 0: none.
+    projections : bool
+        Show D_X maximum projections over 2 to 10 voxels instead of planes.
+    shared_axial : bool
+        One discriminator for XZ and YZ planes.
+    bottleneck_norm : bool
+        Normalise the bottleneck of the U-Nets.
+    gradient_checkpointing : bool
+        Compute activations again for the gradient, which takes less memory and more time.
     window : tuple of 2 floats or None
         Intensities that are 0 and 1; None: those of `percentiles`.
     percentiles : {"0.03", "3"}
@@ -263,6 +273,11 @@ class TrainSettings(Settings):
     learning_rate: PositiveFloat = 1e-4
     beta1: float = Field(0.9, ge=0, lt=1)
     average: float = Field(0.0, ge=0, lt=1)
+    freeze_norm: float = Field(0.0, ge=0, lt=1)
+    projections: bool = False
+    shared_axial: bool = False
+    bottleneck_norm: bool = True
+    gradient_checkpointing: bool = False
     window: Range | None = None
     percentiles: Percentiles = "0.03"
     rotations: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -32,6 +32,7 @@ def optimise(
     settings: TrainSettings,
     start: Progress,
     team: Team,
+    calibration: Callable[[], Iterable[Tensor]],
 ) -> Progress:
     """Take steps until the iterations or the minutes are over; return how far that is.
 
@@ -46,6 +47,8 @@ def optimise(
         How far an earlier part of the run came.
     team : Team
         Each of its processes calls this.
+    calibration : callable
+        Returns the crops, (1, 1, z, y, x), that normalisation is calibrated on when it is frozen.
 
     Raises
     ------
@@ -56,12 +59,16 @@ def optimise(
     """
     clock = _Clock(settings, start)
     watch = Watch()
+    (is_late,) = team.agree(clock.is_late)
     with (
         _recorder(model, settings, crops, start, team) as recorder,
         team.reporter.task("train", *clock.scale, clock.shown) as advance,
         team.listening() as stopping,
     ):
         for crop in _stream(crops, settings, start.iterations, team):
+            if is_late and not objective.norm_frozen:
+                objective.execution.average_statistics(objective.modules().values())
+                objective.freeze_norm(calibration())
             losses = objective.step(crop.to(team.fabric.device))
             shown = clock.shown
             clock.count()
@@ -69,8 +76,8 @@ def optimise(
                 recorder.record(clock.progress.iterations, losses, objective)
             watch.see(losses, objective.contrast)
             advance(clock.shown - shown, f"{clock.remark}, {_summary(losses)}")
-            is_over, is_due, is_stopped = team.agree(
-                clock.is_over, clock.is_checkpoint_due, stopping()
+            is_over, is_due, is_stopped, is_late = team.agree(
+                clock.is_over, clock.is_checkpoint_due, stopping(), clock.is_late
             )
             if is_over:
                 return clock.progress
@@ -133,6 +140,15 @@ class _Clock:
         minutes, limit = self._settings.minutes, self._settings.iterations
         out_of_time = minutes is not None and self.progress.seconds >= 60 * minutes
         return out_of_time or (limit is not None and self.progress.iterations >= limit)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the last share has begun, in which normalisation is frozen."""
+        share, minutes = self._settings.freeze_norm, self._settings.minutes
+        limit = self._settings.iterations
+        by_time = minutes is not None and self.progress.seconds >= 60 * minutes * (1 - share)
+        by_count = limit is not None and self.progress.iterations >= limit * (1 - share)
+        return share > 0 and (by_time or by_count)
 
     @property
     def is_checkpoint_due(self) -> bool:

@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from isosr_pipeline.cli.options import StepCommand, either, existing_options, setting, settings_from
+from isosr_pipeline.cli.options import (
+    StepCommand,
+    either,
+    existing_options,
+    setting,
+    settings_from,
+    switch,
+)
 from isosr_pipeline.settings import IfExists, TrainSettings
 
 
@@ -33,6 +40,11 @@ from isosr_pipeline.settings import IfExists, TrainSettings
 @setting(TrainSettings, "learning_rate", "R", "Of Adam.")
 @setting(TrainSettings, "beta1", "B", "Of Adam; 0.5 is steadier at larger learning rates.")
 @setting(TrainSettings, "average", "D", "Decay of an average of the weights; 0: keep the last.")
+@setting(TrainSettings, "freeze_norm", "SHARE", "Of the end, normalised as in restore; 0: none.")
+@switch(TrainSettings, "projections", "Show D_X maximum projections over 2 to 10 voxels.")
+@switch(TrainSettings, "shared_axial", "One discriminator for XZ and YZ planes.")
+@setting(TrainSettings, "bottleneck_norm", "true|false", "Normalise the U-Nets' bottleneck.")
+@switch(TrainSettings, "gradient_checkpointing", "Less memory, more time; the same result.")
 @setting(TrainSettings, "window", "LOW,HIGH", "Intensities that are 0 and 1; default: recorded.")
 @setting(TrainSettings, "percentiles", "0.03|3", "The recorded window: 0.03-99.97 or 3-97 %.")
 @either(TrainSettings, "rotations", "Turn crops at random.")

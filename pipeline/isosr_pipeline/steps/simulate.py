@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
-import tifffile
-from numpy.typing import NDArray
-
-from isosr_pipeline.errors import InputError, MissingInputError, OutputExistsError
-from isosr_pipeline.paths import check_creatable, creating, partial_path
+from isosr_pipeline.errors import InputError
 from isosr_pipeline.simulation import Acquisition, field_shape, simulate
-from isosr_pipeline.sources.slices import SUFFIXES
+from isosr_pipeline.tiffs import check_tiff, write_tiff
 
 # Measured for each voxel of the field that is drawn, at voxel sizes of 0.5 µm; never much less.
 _BYTES_PER_VOXEL = {"neurites": 64, "beads": 32, "cells": 32}
@@ -53,14 +48,14 @@ def write_simulation(
     """
     paths = [path for path in (out, truth) if path is not None]
     for path in paths:
-        _check(path, overwrite)
+        check_tiff(path, overwrite)
     if truth is not None and out.resolve() == truth.resolve():
         raise InputError(f"{out} is given for the volume and for its truth; give two paths")
     _check_memory(scene, shape, acquisition)
     simulated = simulate(scene, shape, acquisition, seed)
-    _write(out, simulated.image, simulated.image_voxel_size)
+    write_tiff(out, simulated.image, simulated.image_voxel_size)
     if truth is not None:
-        _write(truth, simulated.truth, simulated.truth_voxel_size)
+        write_tiff(truth, simulated.truth, simulated.truth_voxel_size)
 
 
 def _check_memory(scene: str, shape: tuple[int, int, int], acquisition: Acquisition) -> None:
@@ -74,34 +69,3 @@ def _check_memory(scene: str, shape: tuple[int, int, int], acquisition: Acquisit
             f"shape: {' × '.join(map(str, shape))} voxels of {scene} need {needed / 1e9:.1f} GB of "
             f"memory, and there are {MEMORY_LIMIT / 1e9:.1f} GB; give a smaller --shape"
         )
-
-
-def _check(path: Path, overwrite: bool) -> None:
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(
-            f"{path} has the suffix {path.suffix!r}; give one of {', '.join(SUFFIXES)}"
-        )
-    with creating(path):
-        path.exists()
-    if not path.parent.is_dir():
-        raise MissingInputError(f"{path.parent} is no folder; make it first")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise OutputExistsError(f"{path} exists; give another path, or --overwrite")
-    check_creatable(path, replace=overwrite)
-
-
-def _write(path: Path, volume: NDArray[Any], voxel_size: tuple[float, float, float]) -> None:
-    z, y, x = voxel_size
-    partial = partial_path(path)
-    with creating(path):
-        try:
-            tifffile.imwrite(
-                partial,
-                volume,
-                imagej=True,
-                resolution=(1 / x, 1 / y),
-                metadata={"axes": "ZYX", "spacing": z, "unit": "um"},
-            )
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)

@@ -51,6 +51,7 @@ from isosr_pipeline.team import Team, check_devices, launch
 from isosr_pipeline.training import optimise
 
 CALIBRATION_CROPS = 16
+_SAME_SIZE = 1e-3
 _TRAINING, _CALIBRATION = 0, 1
 _METHOD_PARAMETERS = set(OTCycleGANConfig.model_fields)
 # A preset is compared by what it sets.
@@ -133,7 +134,8 @@ def _train(
     if settings.compile:
         _compile(objective, settings, team)
     with _going_back(model, team):
-        progress = optimise(objective, crops, model, settings, start, team)
+        calibration = partial(_calibration_crops, crops, device)
+        progress = optimise(objective, crops, model, settings, start, team, calibration)
         objective.execution.average_statistics(objective.modules().values())
         record = {
             **progress.model_dump(mode="json"),
@@ -179,13 +181,16 @@ def _finish(
     device: torch.device,
 ) -> None:
     """Freeze the normalisation and save the model."""
-    calibrate(objective.restorer, _calibration_crops(crops, device))
+    # Weights that were trained with fixed statistics belong to those.
+    if not objective.norm_frozen:
+        calibrate(objective.restorer, _calibration_crops(crops, device))
     save_model(
         model,
         objective.networks(),
         method=settings.method,
         window_percentiles=settings.window_percentiles,
         window=settings.window,
+        voxel_size=_voxel_size(crops.stores),
         training=record,
     )
     remove_checkpoints(model)
@@ -288,6 +293,12 @@ def _crops(stores: Sequence[Path], settings: TrainSettings, stride: int) -> Crop
         check_crop(crop, IsotropicView(volume), stride, MIN_PLANE)
         windows.append([_window(volume, c, settings) for c in range(volume.shape[0])])
     return Crops(stores, crop, windows, settings.seed, _TRAINING)
+
+
+def _voxel_size(stores: Sequence[Path]) -> float | None:
+    """Return the isotropic voxel size of the stores in µm, or None where they differ."""
+    sizes = [IsotropicView(Volume(store)).voxel_size[2] for store in stores]
+    return sizes[0] if max(sizes) - min(sizes) <= _SAME_SIZE * sizes[0] else None
 
 
 def _window(volume: Volume, channel: int, settings: TrainSettings) -> tuple[float, float]:
