@@ -96,6 +96,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 Device = Literal["auto", "cpu", "cuda"]
 
+Sampling = Literal["foreground", "uniform"]
+"""Where crops are taken from."""
+
 IfExists = Literal["refuse", "resume", "overwrite"]
 """What a step does with an output that is there already."""
 
@@ -165,6 +168,10 @@ class TrainSettings(Settings):
         Stop after this time instead, whichever comes first.
     crop : tuple of 3 ints
         Voxels of the isotropic grid in a crop.
+    sampling : {"foreground", "uniform"}
+        Where crops are taken from: mostly where something is seen, or everywhere alike.
+    rotations : bool
+        Turn crops about z by random quarter turns, besides flipping them.
     batch : int
         Crops a step; 1 in the publication.
     width : int
@@ -197,6 +204,8 @@ class TrainSettings(Settings):
     iterations: PositiveInt | None = None
     minutes: PositiveFloat | None = None
     crop: Lengths = (144, 144, 144)
+    sampling: Sampling = "foreground"
+    rotations: bool = False
     batch: int = Field(1, ge=1, le=MAX_BATCH)
     width: int = Field(64, ge=4, le=MAX_WIDTH)
     blur: Literal["deep-linear", "unet"] = "deep-linear"
@@ -211,6 +220,14 @@ class TrainSettings(Settings):
     threads: PositiveInt | None = None
     seed: Seed = 0
     device: Device = "auto"
+
+    @field_validator("rotations")
+    @classmethod
+    def _square(cls, value: bool, info: ValidationInfo) -> bool:
+        _, y, x = info.data.get("crop", (1, 1, 1))
+        if value and y != x:
+            raise ValueError("needs crops as long along y as along x; give such a crop too")
+        return value
 
 
 class RestoreSettings(Settings):

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from isosr_models.checkpoint import Progress, save_checkpoint
@@ -19,6 +18,7 @@ from isosr_pipeline.errors import InterruptedRunError
 from isosr_pipeline.interrupts import stop_requests
 from isosr_pipeline.progress import Reporter
 from isosr_pipeline.settings import TrainSettings
+from isosr_pipeline.stored_crops import StoredCrop, prepare
 
 LOSSES = "losses.csv"
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
@@ -56,8 +56,8 @@ def optimise(
     clock = _Clock(settings, start)
     table = _LossTable(model / LOSSES, start.iterations)
     with reporter.task("train", *clock.scale, clock.shown) as advance, stop_requests() as stopping:
-        for crop in _stream(crops, settings, start.iterations):
-            losses = objective.step(crop.to(device))
+        for stored in _stream(crops, settings, start.iterations, device):
+            losses = objective.step(prepare(stored, device))
             shown = clock.shown
             clock.count()
             table.write(clock.progress.iterations, losses)
@@ -124,8 +124,10 @@ class _Clock:
         )
 
 
-def _stream(crops: Crops, settings: TrainSettings, first: int) -> Iterator[Tensor]:
-    """Yield batches of crops, (n, 1, z, y, x); `first` steps have been taken before."""
+def _stream(
+    crops: Crops, settings: TrainSettings, first: int, device: torch.device
+) -> Iterator[StoredCrop]:
+    """Yield batches of crops as they are stored; `first` steps have been taken before."""
     workers = settings.loaders
     yield from DataLoader(
         crops,
@@ -137,6 +139,8 @@ def _stream(crops: Crops, settings: TrainSettings, first: int) -> Iterator[Tenso
         # Zarr's event loop does not survive a fork.
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=_leave_signals_to_the_driver,
+        # Pinned memory is what lets a copy to a GPU go on beside its work.
+        pin_memory=device.type == "cuda",
     )
 
 

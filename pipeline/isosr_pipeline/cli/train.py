@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from isosr_pipeline.cli.options import StepCommand, existing_options, setting, settings_from
+from isosr_pipeline.cli.options import StepCommand, existing_options, setting, settings_from, switch
 from isosr_pipeline.settings import IfExists, TrainSettings
 
 
@@ -23,6 +23,8 @@ from isosr_pipeline.settings import IfExists, TrainSettings
 @setting(TrainSettings, "iterations", "N", "Steps of training; this or --minutes is needed.")
 @setting(TrainSettings, "minutes", "M", "Stop after this time, or --iterations if sooner.")
 @setting(TrainSettings, "crop", "Z,Y,X", "What networks see at once, in isotropic voxels.")
+@setting(TrainSettings, "sampling", "foreground|uniform", "Where crops are taken from.")
+@switch(TrainSettings, "rotations", "Turn crops about z by random quarter turns.")
 @setting(TrainSettings, "batch", "N", "Crops a step.")
 @setting(TrainSettings, "width", "N", "Channels of the networks' first level.")
 @setting(TrainSettings, "blur", "deep-linear|unet", "The generator that blurs.")

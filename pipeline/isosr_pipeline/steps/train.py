@@ -21,7 +21,7 @@ from isosr_models.methods import create_objective
 from isosr_models.model_folder import DESCRIPTION, read_run, save_model
 from isosr_models.ot_cyclegan import OTCycleGANConfig
 from isosr_models.patchgan import MIN_PLANE
-from isosr_pipeline.crops import Crops, check_crop
+from isosr_pipeline.crops import Crops, check_alike, check_crop
 from isosr_pipeline.devices import choose_device
 from isosr_pipeline.engine.ledger import differences
 from isosr_pipeline.engine.output import refuse_overlap, versions
@@ -100,6 +100,8 @@ def train(
     if found == "model":
         reporter.say(f"{model} is trained already")
         return
+    for remark in crops.remarks():
+        reporter.say(remark)
     make_folder(model)
     start = Progress(iterations=0, seconds=0.0, run=run)
     if found == "checkpoint":
@@ -171,13 +173,23 @@ def _find(
 
 def _crops(stores: Sequence[Path], settings: TrainSettings, stride: int) -> Crops:
     crop = Zyx(*settings.crop)
-    windows = []
+    windows, views = [], []
     for store in stores:
         volume = Volume(store)
         volume.require_complete()
-        check_crop(crop, IsotropicView(volume), stride, MIN_PLANE)
+        views.append(IsotropicView(volume))
+        check_crop(crop, views[-1], stride, MIN_PLANE)
         windows.append([_window(volume, c, settings) for c in range(volume.shape[0])])
-    return Crops(stores, crop, windows, settings.seed, _TRAINING)
+    check_alike(views)
+    return Crops(
+        stores,
+        crop,
+        windows,
+        settings.seed,
+        _TRAINING,
+        sampling=settings.sampling,
+        rotations=settings.rotations,
+    )
 
 
 def _window(volume: Volume, channel: int, settings: TrainSettings) -> tuple[float, float]:
@@ -188,8 +200,8 @@ def _window(volume: Volume, channel: int, settings: TrainSettings) -> tuple[floa
 
 
 def _calibration_crops(crops: Crops, device: torch.device) -> Iterator[Tensor]:
-    others = Crops(crops.stores, crops.crop, crops.windows, crops.seed, _CALIBRATION)
-    return (others[index][None].to(device) for index in range(CALIBRATION_CROPS))
+    others = crops.of_stream(_CALIBRATION)
+    return (others.read(index, device)[None] for index in range(CALIBRATION_CROPS))
 
 
 def _identity(store: Path) -> dict[str, Any]:
