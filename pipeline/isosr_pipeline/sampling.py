@@ -156,7 +156,8 @@ def shares(
     Returns
     -------
     ndarray, (z, y, x) float64
-        Between 0 and 1, the mean over up to 8 starts along each axis of a cell.
+        Between 0 and 1, the mean over up to 8 evenly spaced places along each axis of
+        a cell.
     """
     edges = []
     for axis, grid in enumerate(grids):
