@@ -109,7 +109,7 @@ class Crops(Dataset[StoredCrop]):
             )
             return
         for store, share in zip(self.stores, self.sampler.share, strict=True):
-            yield f"{store}: {share:.1%} is foreground, where crops are drawn from"
+            yield f"{store}: {share:.1%} is foreground, where nine crops in ten are drawn"
 
     def __getitem__(self, index: int) -> StoredCrop:
         """Read a crop; its tensors have the same shapes and dtypes for all."""

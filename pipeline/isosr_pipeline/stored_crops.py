@@ -119,11 +119,12 @@ def prepare(stored: StoredCrop, device: torch.device) -> Tensor:
 
 def _resampled(planes: Tensor, below: Tensor, share: Tensor) -> Tensor:
     """Interpolate linearly along z; all tensors without the axis of a batch."""
-    lower = planes.index_select(0, below.to(planes.device))
+    # Nothing here waits for a GPU: what is decided on is still in the memory of the processor.
+    lower = planes.index_select(0, below.to(planes.device, non_blocking=True))
     if not share.any():
         return lower
-    above = (below + (share > 0)).to(planes.device)
-    weight = share.to(planes.device)[:, None, None]
+    above = (below + (share > 0)).to(planes.device, non_blocking=True)
+    weight = share.to(planes.device, non_blocking=True)[:, None, None]
     return lower * (1 - weight) + planes.index_select(0, above) * weight
 
 
