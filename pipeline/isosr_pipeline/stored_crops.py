@@ -113,13 +113,17 @@ def prepare(stored: StoredCrop, device: torch.device) -> Tensor:
         low, width = stored.window[number].tolist()
         crop = (crop - low) / width
         flipped = [axis for axis, flip in enumerate(stored.flips[number].tolist()) if flip]
-        crops.append(crop.flip(flipped).rot90(int(stored.turns[number]), (1, 2)))
+        crop = crop.flip(flipped) if flipped else crop
+        turns = int(stored.turns[number])
+        crops.append(crop.rot90(turns, (1, 2)) if turns else crop)
     return torch.stack(crops)[:, None]
 
 
 def _resampled(planes: Tensor, below: Tensor, share: Tensor) -> Tensor:
     """Interpolate linearly along z; all tensors without the axis of a batch."""
     # Nothing here waits for a GPU: what is decided on is still in the memory of the processor.
+    if not share.any() and torch.equal(below, torch.arange(len(below)) + below[0]):
+        return planes[int(below[0]) : int(below[0]) + len(below)]
     lower = planes.index_select(0, below.to(planes.device, non_blocking=True))
     if not share.any():
         return lower
