@@ -10,7 +10,7 @@ from isosr_models.errors import ModelConfigError, ModelFormatError
 from isosr_models.methods import Objective
 from isosr_models.model_folder import WEIGHTS, Description, load_weights, read_description
 
-_SAME = ("method", "width", "blur", "start")
+_SAME = ("method", "width", "blur", "start", "bottleneck_norm")
 
 
 def start_from(objective: Objective, folder: Path, run: Mapping[str, Any]) -> None:
@@ -70,4 +70,5 @@ def _parameters(description: Description) -> dict[str, Any]:
         **(run if isinstance(run, dict) else {}),
         "method": description.method,
         "width": description.width,
+        "bottleneck_norm": description.bottleneck_norm,
     }

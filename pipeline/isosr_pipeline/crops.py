@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from isosr_pipeline.errors import InputError
+from isosr_pipeline.foreground import MOST_VOXELS, choose_level, foreground_shares
 from isosr_pipeline.geometry import AXES, Box, Zyx
 from isosr_pipeline.isotropic import IsotropicView
+from isosr_pipeline.level_reader import LevelReader
+from isosr_pipeline.sampling import Cells, Sampler
+from isosr_pipeline.settings import Sampling
 from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.stored_crops import (
+    StoredCrop,
+    measured_planes,
+    planes_needed,
+    prepare,
+    stored_crop,
+)
+
+_SAME_VOXELS = 0.01
 
 
 @dataclass
-class Crops(Dataset[Tensor]):
+class Crops(Dataset[StoredCrop]):
     """An endless series of crops: the n-th is the same whoever reads it, in whatever order.
+
+    As a dataset it gives crops as they are stored; `prepare` makes training crops of a batch.
 
     Parameters
     ----------
     stores : sequence of Path
-        Complete volumes; each is drawn in proportion to its voxels.
+        Complete volumes of one microscope.
     crop : Zyx
         Shape of a crop, in voxels of the isotropic grid.
     windows : sequence of sequence of tuple of 2 floats
@@ -34,6 +50,11 @@ class Crops(Dataset[Tensor]):
     seed : int
     stream : int
         Another number gives another series for the same seed.
+    sampling : {"foreground", "uniform"}
+        Where crops are taken from: `Sampler`. Stores are drawn in proportion to their foreground,
+        or to their voxels.
+    rotations : bool
+        Whether crops, as long along y as along x, are turned about z by random quarter turns.
     """
 
     stores: Sequence[Path]
@@ -41,36 +62,112 @@ class Crops(Dataset[Tensor]):
     windows: Sequence[Sequence[tuple[float, float]]]
     seed: int
     stream: int = 0
+    sampling: Sampling = "foreground"
+    rotations: bool = False
+
+    def of_stream(self, stream: int) -> Crops:
+        """Return another series, drawn in the same way; foreground is not looked for again."""
+        other = copy(self)
+        other.stream = stream
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Take along to another process what is known of the stores, and not the open stores."""
+        known = {**self.__dict__, "sampler": self.sampler}
+        known.pop("_opened", None)
+        return known
 
     @cached_property
-    def _views(self) -> list[IsotropicView]:
-        return [IsotropicView(Volume(store)) for store in self.stores]
+    def _opened(self) -> list[_Opened]:
+        return [_Opened(store) for store in self.stores]
 
     @cached_property
-    def _weights(self) -> NDArray[np.float64]:
-        voxels = np.array([float(np.prod(view.shape)) for view in self._views])
-        return np.asarray(voxels / voxels.sum(), np.float64)
+    def sampler(self) -> Sampler:
+        """What draws places."""
+        cells = [Cells.of(opened.view.shape, self.crop) for opened in self._opened]
+        levels = [choose_level(opened.volume) for opened in self._opened]
+        if self.sampling == "uniform" or None in levels:
+            return Sampler(cells, [opened.volume.shape[0] for opened in self._opened])
+        found = [
+            [
+                foreground_shares(o.view, o.volume, channel, level or 0, c, self.crop, window)
+                for channel, window in enumerate(windows)
+            ]
+            for o, level, c, windows in zip(self._opened, levels, cells, self.windows, strict=True)
+        ]
+        return Sampler.weighted(cells, found)
 
-    def __getitem__(self, index: int) -> Tensor:
-        """Read a crop.
+    def remarks(self) -> Iterator[str]:
+        """Say where crops are drawn from, if that isn't everywhere."""
+        if self.sampling == "uniform":
+            return
+        large = [o.volume.path for o in self._opened if choose_level(o.volume) is None]
+        if large:
+            yield (
+                f"crops are drawn from everywhere, since {large[0]} has no level of at most "
+                f"{MOST_VOXELS / 1e6:.0f} million voxels to tell foreground from; convert makes one"
+            )
+            return
+        for store, share in zip(self.stores, self.sampler.share, strict=True):
+            yield f"{store}: {share:.1%} is foreground, where nine crops in ten are drawn"
 
-        Returns
-        -------
-        Tensor, (1, z, y, x) float32
-            With the intensity window at 0 and 1, flipped on random axes.
-        """
+    def __getitem__(self, index: int) -> StoredCrop:
+        """Read a crop; its tensors have the same shapes and dtypes for all."""
         rng = np.random.default_rng((self.seed, self.stream, index))
-        store = int(rng.choice(len(self._views), p=self._weights))
-        view = self._views[store]
-        channel = int(rng.integers(view.volume.shape[0]))
-        start = Zyx(
-            *(int(rng.integers(n - c + 1)) for n, c in zip(view.shape, self.crop, strict=True))
+        store, channel, start = self.sampler.draw(rng)
+        opened = self._opened[store]
+        ratio, depth = opened.view.planes_per_voxel, opened.volume.shape[1]
+        planes = measured_planes(start.z, self.crop.z, ratio, depth)
+        stop = Zyx(planes.stop, start.y + self.crop.y, start.x + self.crop.x)
+        box = Box(Zyx(planes.first, start.y, start.x), stop)
+        voxels = np.zeros((self._planes, *self.crop[1:]), self._dtype)
+        voxels[: box.shape.z] = opened.reader.read(channel, box)
+        z, y, x = (bool(rng.integers(2)) for _ in AXES)
+        turns = int(rng.integers(4)) if self.rotations else 0
+        return stored_crop(voxels, planes, self.windows[store][channel], (z, y, x), turns)
+
+    def read(self, index: int, device: torch.device) -> Tensor:
+        """Read a crop and make a training crop of it, (1, z, y, x) float32."""
+        return prepare(default_collate([self[index]]), device)[0]
+
+    @cached_property
+    def _planes(self) -> int:
+        return max(
+            min(planes_needed(self.crop.z, o.view.planes_per_voxel), o.volume.shape[1])
+            for o in self._opened
         )
-        stop = Zyx(*(a + c for a, c in zip(start, self.crop, strict=True)))
-        low, high = self.windows[store][channel]
-        data = (view.read(channel, Box(start, stop)) - np.float32(low)) / np.float32(high - low)
-        flipped = tuple(axis for axis in range(3) if rng.integers(2))
-        return torch.from_numpy(np.ascontiguousarray(np.flip(data, flipped)))[None]
+
+    @cached_property
+    def _dtype(self) -> np.dtype[Any]:
+        """One that holds the voxels of all stores, so that a batch can have crops of each."""
+        return np.result_type(*(opened.volume.dtype for opened in self._opened))
+
+
+class _Opened:
+    """A store that is open in this process."""
+
+    def __init__(self, store: Path) -> None:
+        self.volume = Volume(store)
+        self.view = IsotropicView(self.volume)
+        self.reader = LevelReader(self.volume)
+
+
+def check_alike(views: Sequence[IsotropicView]) -> None:
+    """Refuse volumes whose isotropic voxels are not as large as those of the first.
+
+    Raises
+    ------
+    InputError
+        Naming both.
+    """
+    first, *others = views
+    for other in others:
+        a, b = first.voxel_size[2], other.voxel_size[2]
+        if abs(a - b) > _SAME_VOXELS * a:
+            raise InputError(
+                f"{first.volume.path} has isotropic voxels of {a:g} µm and {other.volume.path} of "
+                f"{b:g} µm, and a model is of one microscope; train on each by itself"
+            )
 
 
 def check_crop(crop: Zyx, view: IsotropicView, stride: int, smallest: int) -> None:

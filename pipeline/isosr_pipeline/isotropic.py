@@ -60,6 +60,8 @@ class IsotropicView:
         Of the grid, in voxels.
     voxel_size : tuple of 3 floats
         Of the grid, in µm.
+    planes_per_voxel : float
+        Measured planes in a voxel of the grid.
 
     Raises
     ------
@@ -82,8 +84,8 @@ class IsotropicView:
         depth, height, width = volume.shape[1:]
         self.volume = volume
         self._resampled = abs(z - x) > _TOLERANCE * x
-        self._planes_per_voxel = x / z if self._resampled else 1.0
-        planes = int((depth - 1) / self._planes_per_voxel + _TOLERANCE) + 1
+        self.planes_per_voxel = x / z if self._resampled else 1.0
+        planes = int((depth - 1) / self.planes_per_voxel + _TOLERANCE) + 1
         self.shape = Zyx(planes, height, width)
         self.voxel_size = (x, y, x) if self._resampled else volume.voxel_size
 
@@ -104,7 +106,7 @@ class IsotropicView:
         z, y, x = (
             reflect(a, b, n) for a, b, n in zip(box.start, box.stop, self.shape, strict=True)
         )
-        position = z * self._planes_per_voxel
+        position = z * self.planes_per_voxel
         below = np.minimum(position.astype(np.intp), self.volume.shape[1] - 1)
         weight = (position - below).astype(np.float32)
         above = np.where(weight > 0, np.minimum(below + 1, self.volume.shape[1] - 1), below)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import imagecodecs
@@ -43,8 +42,8 @@ class Previews:
 
     def __init__(self, model: Path, crops: Crops) -> None:
         self._folder = model / PREVIEWS
-        others = replace(crops, stream=_STREAM)
-        self._crops = [others[index][None] for index in range(_CROPS)]
+        others = crops.of_stream(_STREAM)
+        self._crops = [others.read(index, torch.device("cpu"))[None] for index in range(_CROPS)]
 
     def draw(self, network: UNet3d, iteration: int) -> NDArray[np.uint8]:
         """Write ``NNNNNN.png``, named by the iteration, and remove what is too many.

@@ -130,6 +130,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """What the publication trained with on confocal volumes, light-sheet brains, and beads in one."""
 
+Sampling = Literal["foreground", "uniform"]
+"""Where crops are taken from."""
+
 IfExists = Literal["refuse", "resume", "overwrite"]
 """What a step does with an output that is there already."""
 
@@ -206,6 +209,10 @@ class TrainSettings(Settings):
         Stop after this time instead, whichever comes first.
     crop : tuple of 3 ints
         Voxels of the isotropic grid in a crop.
+    sampling : {"foreground", "uniform"}
+        Where crops are taken from: mostly where something is seen, or everywhere alike.
+    rotations : bool
+        Turn crops about z by random quarter turns, besides flipping them.
     batch : int
         Crops a step; 1 in the publication.
     width : int
@@ -236,8 +243,6 @@ class TrainSettings(Settings):
         Intensities that are 0 and 1; None: those of `percentiles`.
     percentiles : {"0.03", "3"}
         The recorded window that is 0 and 1: 0.03 to 99.97 %, or 3 to 97 %.
-    rotations : bool
-        Turn crops at random.
     loaders : int
         Processes that read crops ahead; 0: crops are read between steps.
     threads : int or None
@@ -264,6 +269,8 @@ class TrainSettings(Settings):
     iterations: PositiveInt | None = None
     minutes: PositiveFloat | None = None
     crop: Lengths = (144, 144, 144)
+    sampling: Sampling = "foreground"
+    rotations: bool = False
     batch: int = Field(1, ge=1, le=MAX_BATCH)
     width: int = Field(64, ge=4, le=MAX_WIDTH)
     blur: Literal["deep-linear", "unet"] = "deep-linear"
@@ -280,7 +287,6 @@ class TrainSettings(Settings):
     gradient_checkpointing: bool = False
     window: Range | None = None
     percentiles: Percentiles = "0.03"
-    rotations: bool = False
     loaders: int = Field(0, ge=0, le=MAX_LOADERS)
     threads: PositiveInt | None = None
     preview_every: NonNegativeInt = 500
@@ -301,6 +307,14 @@ class TrainSettings(Settings):
     def window_percentiles(self) -> tuple[float, float]:
         """The percentiles that are 0 and 1 to the networks."""
         return CONFOCAL if self.percentiles == "0.03" else LIGHT_SHEET
+
+    @field_validator("rotations")
+    @classmethod
+    def _square(cls, value: bool, info: ValidationInfo) -> bool:
+        _, y, x = info.data.get("crop", (1, 1, 1))
+        if value and y != x:
+            raise ValueError("needs crops as long along y as along x; give such a crop too")
+        return value
 
 
 class RestoreSettings(Settings):

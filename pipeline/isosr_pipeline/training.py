@@ -19,6 +19,7 @@ from isosr_pipeline.crops import Crops
 from isosr_pipeline.errors import InterruptedRunError
 from isosr_pipeline.recording import Recorder
 from isosr_pipeline.settings import TrainSettings
+from isosr_pipeline.stored_crops import StoredCrop, prepare
 from isosr_pipeline.team import Team
 from isosr_pipeline.watching import Watch
 
@@ -65,11 +66,11 @@ def optimise(
         team.reporter.task("train", *clock.scale, clock.shown) as advance,
         team.listening() as stopping,
     ):
-        for crop in _stream(crops, settings, start.iterations, team):
+        for stored in _stream(crops, settings, start.iterations, team):
             if is_late and not objective.norm_frozen:
                 objective.execution.average_statistics(objective.modules().values())
                 objective.freeze_norm(calibration())
-            losses = objective.step(crop.to(team.fabric.device))
+            losses = objective.step(prepare(stored, team.fabric.device))
             shown = clock.shown
             clock.count()
             if recorder is not None:
@@ -164,8 +165,8 @@ class _Clock:
         )
 
 
-def _stream(crops: Crops, settings: TrainSettings, first: int, team: Team) -> Iterator[Tensor]:
-    """Yield batches of crops, (n, 1, z, y, x); `first` steps have been taken before."""
+def _stream(crops: Crops, settings: TrainSettings, first: int, team: Team) -> Iterator[StoredCrop]:
+    """Yield batches of crops as they are stored; `first` steps have been taken before."""
     workers = settings.loaders
     yield from DataLoader(
         crops,
@@ -177,6 +178,8 @@ def _stream(crops: Crops, settings: TrainSettings, first: int, team: Team) -> It
         # Zarr's event loop does not survive a fork.
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=_leave_signals_to_the_driver,
+        # Pinned memory is what lets a copy to a GPU go on beside its work.
+        pin_memory=team.fabric.device.type == "cuda",
     )
 
 

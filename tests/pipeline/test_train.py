@@ -26,7 +26,9 @@ from isosr_pipeline.settings import RestoreSettings, TrainSettings
 from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.train import train
 from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.stored_crops import prepare
 
+CPU = torch.device("cpu")
 SMALL = TrainSettings(width=4, crop=(32, 32, 32), planes=2, iterations=4, device="cpu")
 
 
@@ -46,7 +48,7 @@ def test_crops_are_parts_of_the_volume_with_the_window_at_0_and_1(store, crops):
     normalised = (whole - 100) / 1000
     windows = np.lib.stride_tricks.sliding_window_view(normalised, (32, 32, 32))
     for index in range(5):
-        crop = crops[index][0].numpy()
+        crop = crops.read(index, CPU)[0].numpy()
         assert crop.dtype == np.float32
         flips = [np.flip(crop, [a for a in range(3) if bits >> a & 1]) for bits in range(8)]
         assert any((np.abs(windows - f).max(axis=(3, 4, 5)) < 1e-5).any() for f in flips)
@@ -56,9 +58,9 @@ def test_crops_are_the_same_whoever_reads_them(crops):
     again = Crops(crops.stores, crops.crop, crops.windows, crops.seed)
     loader = DataLoader(crops, sampler=[4, 2], num_workers=2, multiprocessing_context="spawn")
     for index, batch in zip([4, 2], loader, strict=True):
-        assert torch.equal(batch[0], again[index])
+        assert torch.equal(prepare(batch, CPU)[0], again.read(index, CPU))
     other = Crops(crops.stores, crops.crop, crops.windows, seed=4)
-    assert not torch.equal(other[0], crops[0])
+    assert not torch.equal(other.read(0, CPU), crops.read(0, CPU))
 
 
 def test_a_model_is_trained_and_described(store, tmp_path):

@@ -32,7 +32,7 @@ from isosr_models.model_folder import DESCRIPTION, read_description, read_run, s
 from isosr_models.ot_cyclegan import OTCycleGANConfig
 from isosr_models.patchgan import MIN_PLANE
 from isosr_models.unet import UNet3d
-from isosr_pipeline.crops import Crops, check_crop
+from isosr_pipeline.crops import Crops, check_alike, check_crop
 from isosr_pipeline.engine.ledger import differences
 from isosr_pipeline.engine.output import refuse_overlap, versions
 from isosr_pipeline.errors import (
@@ -130,6 +130,8 @@ def _train(
     if found == "model":
         team.reporter.say(f"{model} is trained already")
         return
+    for remark in crops.remarks():
+        team.reporter.say(remark)
     start = _begin(model, objective, run, found == "checkpoint", team)
     if settings.compile:
         _compile(objective, settings, team)
@@ -286,13 +288,23 @@ def _begun_from(init: Path | None, model: Path) -> dict[str, str] | None:
 
 def _crops(stores: Sequence[Path], settings: TrainSettings, stride: int) -> Crops:
     crop = Zyx(*settings.crop)
-    windows = []
+    windows, views = [], []
     for store in stores:
         volume = Volume(store)
         volume.require_complete()
-        check_crop(crop, IsotropicView(volume), stride, MIN_PLANE)
+        views.append(IsotropicView(volume))
+        check_crop(crop, views[-1], stride, MIN_PLANE)
         windows.append([_window(volume, c, settings) for c in range(volume.shape[0])])
-    return Crops(stores, crop, windows, settings.seed, _TRAINING)
+    check_alike(views)
+    return Crops(
+        stores,
+        crop,
+        windows,
+        settings.seed,
+        _TRAINING,
+        sampling=settings.sampling,
+        rotations=settings.rotations,
+    )
 
 
 def _voxel_size(stores: Sequence[Path]) -> float | None:
@@ -309,8 +321,8 @@ def _window(volume: Volume, channel: int, settings: TrainSettings) -> tuple[floa
 
 
 def _calibration_crops(crops: Crops, device: torch.device) -> Iterator[Tensor]:
-    others = Crops(crops.stores, crops.crop, crops.windows, crops.seed, _CALIBRATION)
-    return (others[index][None].to(device) for index in range(CALIBRATION_CROPS))
+    others = crops.of_stream(_CALIBRATION)
+    return (others.read(index, device)[None] for index in range(CALIBRATION_CROPS))
 
 
 def _identity(store: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from isosr_pipeline.store.metadata import (
     read_own,
     write_display,
 )
+from isosr_pipeline.store.multiscale import read_multiscale
 from isosr_pipeline.store.shards import ShardWriter, writing
 
 # What reading metadata of another form raises.
@@ -63,6 +64,7 @@ class Volume:
         attributes: dict[str, Any] = self._group.attrs.asdict()
         paths, self.voxel_size, self.origin, labels = read_ome(attributes, str(path))
         self.arrays = [self._array(p) for p in paths]
+        self._scales = read_multiscale(attributes, str(path)).scales
         self.shape = _four(self.arrays[0].shape)
         self.dtype = check_dtype(self.arrays[0].dtype, str(path))
         self.channels = labels or [f"channel {i}" for i in range(self.shape[0])]
@@ -108,6 +110,14 @@ class Volume:
         """Shards of a level in voxels; its chunks where it has no shards."""
         array = self.arrays[level]
         return Zyx(*(array.shards or array.chunks)[1:])
+
+    def step(self, level: int) -> tuple[float, float, float]:
+        """Return the voxels of level 0 along each side of a voxel of a level; order z, y, x."""
+        z, y, x = (
+            coarse / fine
+            for coarse, fine in zip(self._scales[level][1:], self._scales[0][1:], strict=True)
+        )
+        return z, y, x
 
     def read(self, channel: int, box: Box, level: int = 0) -> NDArray[Any]:
         """Read a box that lies in the volume; returns (z, y, x) of the volume's dtype."""
