@@ -44,7 +44,7 @@ def test_pictures_show_the_same_crops_before_and_after(store, tmp_path):
     # XY is 36 x 40, XZ 32 x 40, YZ 36 x 32; gaps of 4; an identity gives back what it gets.
     assert picture.shape == (4 * 36 + 3 * 4, 40 + 40 + 32 + 2 * 4)
     assert np.array_equal(picture[:36], picture[40:76])
-    crop = Crops([store], Zyx(32, 36, 40), [[(0.0, 1500.0)]], seed=3, stream=2)[0][0].numpy()
+    crop = crops.of_stream(2).read(0, torch.device("cpu"))[0].numpy()
     assert np.array_equal(picture[:36, :40], np.rint(255 * crop[16].clip(0, 1)))
     assert np.array_equal(picture[:32, 44:84], np.rint(255 * crop[:, 18].clip(0, 1)))
     assert np.array_equal(picture[:36, 88:], np.rint(255 * crop[:, :, 20].T.clip(0, 1)))

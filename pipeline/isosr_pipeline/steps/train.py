@@ -51,7 +51,6 @@ from isosr_pipeline.team import Team, check_devices, launch
 from isosr_pipeline.training import optimise
 
 CALIBRATION_CROPS = 16
-_SAME_SIZE = 1e-3
 _TRAINING, _CALIBRATION = 0, 1
 _METHOD_PARAMETERS = set(OTCycleGANConfig.model_fields)
 # A preset is compared by what it sets.
@@ -192,7 +191,7 @@ def _finish(
         method=settings.method,
         window_percentiles=settings.window_percentiles,
         window=settings.window,
-        voxel_size=_voxel_size(crops.stores),
+        voxel_size=IsotropicView(Volume(crops.stores[0])).voxel_size[2],
         training=record,
     )
     remove_checkpoints(model)
@@ -305,12 +304,6 @@ def _crops(stores: Sequence[Path], settings: TrainSettings, stride: int) -> Crop
         sampling=settings.sampling,
         rotations=settings.rotations,
     )
-
-
-def _voxel_size(stores: Sequence[Path]) -> float | None:
-    """Return the isotropic voxel size of the stores in µm, or None where they differ."""
-    sizes = [IsotropicView(Volume(store)).voxel_size[2] for store in stores]
-    return sizes[0] if max(sizes) - min(sizes) <= _SAME_SIZE * sizes[0] else None
 
 
 def _window(volume: Volume, channel: int, settings: TrainSettings) -> tuple[float, float]:
