@@ -67,6 +67,17 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path):
     assert sorted(o.value for o in outcomes) == [i * i for i in range(8)]
 
 
+def test_results_that_die_with_their_worker_are_computed_again():
+    seen = []
+    with open_client(workers=2) as own:
+        for outcome in run_tasks(own, lambda item: item * item, range(60)):
+            if len(seen) % 20 == 0:
+                # What it has computed and nobody has fetched is lost with it.
+                os.kill(next(iter(own.run(os.getpid).values())), 9)
+            seen.append(outcome.value)
+    assert sorted(seen) == [i * i for i in range(60)]
+
+
 def test_clusters_that_make_no_sense_are_refused():
     with pytest.raises(ClusterConfigError, match="tcp://host:port"), open_client("slurm"):
         pass

@@ -155,7 +155,7 @@ def test_provenance_and_windows_travel_with_the_result(cluster, make_store, tmp_
     assert step.parameters["method"] == "ot-cyclegan"
     assert step.parameters["source_id"] == volume.require_own().id
     assert step.parameters["windows"] == [[window.low, window.high]]
-    assert set(step.versions) == {"isosr-pipeline", "numpy", "torch", "zarr"}
+    assert set(step.versions) == {"isosr-pipeline", "numpy", "tensorstore", "torch", "zarr"}
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(
