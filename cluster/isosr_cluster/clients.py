@@ -23,11 +23,11 @@ _ADDRESS = re.compile(r"(?:tcp|tls)://(?:\[[^\[\]]+\]|[^\s:/\[\]]+):(?P<port>[0-
 _LARGEST_PORT = 65535
 _WORKERS = {
     # glibc keeps what a region needed for the next one: the system's fresh pages, cleared one by
-    # one, took as long as compression.
+    # one, took as long as compression. Not more, for a network's activations come in many sizes.
     "distributed.nanny.pre-spawn-environ": {
         "MALLOC_ARENA_MAX": "1",
-        "MALLOC_MMAP_THRESHOLD_": str(1 << 40),
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 26),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 27),
     },
     # So a worker that was paused for its memory would stay so.
     "distributed.worker.memory.pause": False,

@@ -146,7 +146,7 @@ def test_local_workers_keep_memory_and_are_not_paused_for_it():
         kept = client.run(lambda: int(os.environ["MALLOC_TRIM_THRESHOLD_"]))
     # One that keeps what it has freed, and is paused for it, would stay so.
     assert set(pausing.values()) == {False}
-    assert min(kept.values()) > 2**38
+    assert min(kept.values()) >= 2**27
 
 
 def test_running_stops_when_asked_to(client):
