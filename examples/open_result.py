@@ -14,6 +14,8 @@ def open_level(store: Path, level: int) -> tensorstore.TensorStore:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("give one store: python open_result.py STORE")
     volume = open_level(Path(sys.argv[1]), level=0)
     print(f"shape {volume.shape}, dtype {volume.dtype.name}")
     plane = volume[0, :, volume.shape[2] // 2, :].read().result()
