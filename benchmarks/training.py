@@ -33,7 +33,7 @@ class Result:
     before, after : dict
         Figures of the measured and of the restored volume.
     blur : list of str
-        Width of the learned blur along z, y and x in µm.
+        By how much the learned blur broadens a spot along z, y and x, in µm.
     """
 
     seconds: float
@@ -64,8 +64,7 @@ def train_on_a_simulation(folder: Path, seed: int, options: argparse.Namespace) 
     trained = measure(isosr("train", store, model, *method, *end))
     measure(isosr("restore", store, model, restored, "--block", 128))
     figures = run_json("evaluate", store, restored, "--reference", truth)
-    widths_found = run_json("psf", model)["fwhm_um"]
-    blur = [f"{width:.2f}" if width is not None else "wide" for width in widths_found]
+    blur = [f"{width:.2f}" for width in run_json("psf", model)["broadening_um"].values()]
     before, after = (
         {**figures[when], **figures[when]["against_reference"]} for when in ("before", "after")
     )

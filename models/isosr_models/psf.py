@@ -16,6 +16,10 @@ from isosr_models.errors import ModelError
 from isosr_models.model_folder import load_blur, read_description
 from isosr_models.unet import UNet3d
 
+SPOT = 4.0
+"""FWHM in voxels of the spot that `broadening` looks at: about what a microscope resolves."""
+
+_FWHM_OF_SIGMA = 2.3548
 _REACH = 12
 """How far from the point the response of a U-Net is shown, in voxels."""
 
@@ -108,6 +112,42 @@ def widths(kernel: NDArray[np.float32]) -> tuple[Width, Width, Width]:
         )
     peak = np.unravel_index(int(kernel.argmax()), kernel.shape)
     return _width(kernel, peak, 0), _width(kernel, peak, 1), _width(kernel, peak, 2)
+
+
+def broadening(kernel: NDArray[np.float32], spot: float = SPOT) -> tuple[float, float, float]:
+    """Measure by how much a kernel broadens a Gaussian spot along each axis.
+
+    Volumes hold nothing finer than what a microscope resolves, so that training leaves a kernel's
+    finest detail to chance. This is the blur of what is there: ``sqrt(after² - before²)`` of the
+    spot's full widths at half maximum.
+
+    Parameters
+    ----------
+    kernel : NDArray of float32, (z, y, x)
+    spot : float
+        FWHM before, in voxels.
+
+    Returns
+    -------
+    tuple of 3 floats
+        Along z, y, x, in voxels; the kernel's own FWHM for a Gaussian, 0 for a point.
+
+    Raises
+    ------
+    ModelError
+        When nothing above 0 is left of the spot.
+    """
+    sigma = spot / _FWHM_OF_SIGMA
+    reach = int(np.ceil(4 * sigma))
+    profile = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    blurred = kernel.astype(np.float64)
+    for axis in range(3):
+        blurred = np.apply_along_axis(np.convolve, axis, blurred, profile)
+    z, y, x = (
+        float(np.sqrt(max(after.voxels**2 - spot**2, 0.0)))
+        for after in widths(blurred.astype(np.float32))
+    )
+    return z, y, x
 
 
 def _width(kernel: NDArray[np.float32], peak: tuple[np.intp, ...], axis: int) -> Width:

@@ -7,7 +7,7 @@ import torch
 from isosr_models.deep_linear import DeepLinear3d
 from isosr_models.errors import ModelError, ModelFormatError
 from isosr_models.model_folder import save_model
-from isosr_models.psf import learned_blur, widths
+from isosr_models.psf import broadening, learned_blur, widths
 from isosr_models.unet import UNet3d
 
 TO_FWHM = 2 * np.sqrt(2 * np.log(2))
@@ -118,3 +118,19 @@ def test_the_response_of_a_unet_is_that_to_a_point_on_its_background(save):
 def test_a_model_without_a_blur_is_refused(save):
     with pytest.raises(ModelFormatError, match="holds no blur"):
         learned_blur(save(None))
+
+
+def test_broadening_is_the_width_of_a_gaussian_whatever_is_finer():
+    places = np.arange(13) - 6
+    sigmas = (2.0, 0.5, 0.5)
+    z, y, x = (np.exp(-0.5 * (places / sigma) ** 2) for sigma in sigmas)
+    kernel = (z[:, None, None] * y[:, None] * x).astype(np.float32)
+    fine = np.random.default_rng(4).normal(0, 0.2, kernel.shape).astype(np.float32)
+    # Detail that no microscope resolves: each value is taken back from its neighbours.
+    fine -= (np.roll(fine, 1, 0) + np.roll(fine, 1, 1) + np.roll(fine, 1, 2)) / 3
+    point = np.zeros_like(kernel)
+    point[6, 6, 6] = 1
+    assert broadening(point) == pytest.approx((0, 0, 0), abs=0.2)
+    expected = [2.3548 * sigma for sigma in sigmas]
+    assert broadening(kernel) == pytest.approx(expected, rel=0.1)
+    assert broadening(kernel + fine)[0] == pytest.approx(expected[0], rel=0.2)

@@ -26,7 +26,8 @@ def command(
 ) -> None:
     """Say how wide the blur is that MODEL, a folder that train wrote, has learned.
 
-    Full widths at half maximum of the learned kernel, through its largest value.
+    Full widths at half maximum of the learned kernel, through its largest value; and by how much it
+    broadens a spot as wide as a microscope resolves, whatever the kernel's finest detail.
     """
     from isosr_pipeline.steps.psf import describe_psf
 
@@ -50,6 +51,11 @@ def _lines(psf: Psf) -> list[tuple[str, str]]:
         ("kernel", f"{' × '.join(map(str, psf.shape))} voxels of {psf.voxel_size_um:g} µm"),
         ("sum", f"{psf.total:.3g}, of which below zero {psf.negative:.3g}"),
         *((f"FWHM {axis}", _width(fwhm)) for axis, fwhm in psf.fwhm.items()),
+        (
+            "broadens",
+            f"a spot of {psf.spot_um:.3g} µm by "
+            + ", ".join(f"{axis} {um:.3g} µm" for axis, um in psf.broadening_um.items()),
+        ),
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from isosr_models.psf import LearnedBlur, learned_blur, widths
+from isosr_models.psf import SPOT, LearnedBlur, broadening, learned_blur, widths
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.store.multiscale import voxel_size_problem
 from isosr_pipeline.tiffs import check_tiff, write_tiff
@@ -50,7 +50,11 @@ class Psf(BaseModel):
     negative : float
         Sum of its values below 0.
     fwhm : dict of str to Fwhm
-        Along ``"z"``, ``"y"`` and ``"x"``.
+        Of the kernel, along ``"z"``, ``"y"`` and ``"x"``.
+    spot_um : float
+        FWHM of a spot, and
+    broadening_um : dict of str to float
+        by how much the kernel broadens it; see `isosr_models.psf.broadening`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,6 +67,8 @@ class Psf(BaseModel):
     total: float
     negative: float
     fwhm: dict[str, Fwhm]
+    spot_um: float
+    broadening_um: dict[str, float]
 
 
 def describe_psf(
@@ -112,6 +118,8 @@ def describe_psf(
         total=float(kernel.sum()),
         negative=float(kernel[kernel < 0].sum()),
         fwhm={axis: Fwhm(um=w.voxels * size, complete=w.complete) for axis, w in measured},
+        spot_um=SPOT * size,
+        broadening_um={a: n * size for a, n in zip("zyx", broadening(kernel), strict=True)},
     )
     if out is not None:
         write_tiff(out, kernel, (size, size, size))
