@@ -1,4 +1,4 @@
-"""How fast convert is, and in how much memory: python benchmarks/convert.py FOLDER [WHAT...].
+"""How fast convert is, and in how much memory: python benchmarks/convert.py FOLDER --slices S [WHAT...].
 
 The input, 512 × 1500 × 1500 voxels of 16 bits, is tiled from slices of a real volume (--slices)
 and kept in FOLDER. WHAT is any of
@@ -253,7 +253,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="for the input and results, 20 GB")
     parser.add_argument("what", nargs="*", help="default: all")
-    parser.add_argument("--slices", type=Path, default=Path("../shared/data/axons_lightsheet"))
+    parser.add_argument("--slices", type=Path, required=True, help="folder of a real volume")
     options = parser.parse_args()
     folder: Path = options.folder
     folder.mkdir(exist_ok=True)
