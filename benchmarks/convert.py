@@ -1,4 +1,4 @@
-"""How fast convert is, and in how much memory: python benchmarks/convert.py FOLDER --slices S [WHAT...].
+"""How fast convert is, and how lean: python benchmarks/convert.py FOLDER --slices S [WHAT...].
 
 The input, 512 × 1500 × 1500 voxels of 16 bits, is tiled from slices of a real volume (--slices)
 and kept in FOLDER. WHAT is any of
