@@ -17,8 +17,9 @@ def test_percentiles_of_integers_are_exact(data, dtype, percent):
     values = data.draw(hnp.arrays(dtype, st.integers(1, 200)))
     histogram = Histogram(dtype)
     histogram.add(values)
-    # NumPy rounds ranks in another order.
-    assert histogram.percentile(percent) == pytest.approx(np.percentile(values, percent), abs=1e-6)
+    # Of small integers NumPy's own differences overflow, and it rounds ranks in another order.
+    expected = np.percentile(values.astype(np.float64), percent)
+    assert histogram.percentile(percent) == pytest.approx(expected, abs=1e-6)
 
 
 @given(hnp.arrays("float32", st.integers(2, 200), elements=st.floats(-1e6, 1e6, width=32)))
