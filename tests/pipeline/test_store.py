@@ -128,6 +128,10 @@ def test_only_stores_are_removed(tmp_path, make_store, noise):
     link.symlink_to(store)
     with pytest.raises(OutputExistsError, match="not a Zarr store"):
         remove_store(precious)
+    # Attributes alone are no store.
+    (precious / ".zattrs").write_text("{}")
+    with pytest.raises(OutputExistsError, match="not a Zarr store"):
+        remove_store(precious)
     with pytest.raises(OutputExistsError, match=f"symbolic link.*{store}"):
         remove_store(link)
     assert (precious / "holiday.jpg").exists()

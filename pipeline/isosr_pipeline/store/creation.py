@@ -30,8 +30,10 @@ from isosr_pipeline.store.volume import Volume
 
 _CODEC: Final = "zstd"
 _LEVEL = 1
-_METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
-"""With bit shuffling: docs/files.md says what was measured."""
+"""With bit shuffling: docs/convert.md says what was measured."""
+
+_MARKS = ("zarr.json", ".zgroup", ".zarray")
+_METADATA = (*_MARKS, ".zattrs")
 
 
 def create_volume(
@@ -179,7 +181,7 @@ def remove_store(path: Path) -> None:
 
 def is_store(path: Path) -> bool:
     """Tell whether a path is a folder that holds a Zarr group or array."""
-    return any((path / name).is_file() for name in _METADATA)
+    return any((path / name).is_file() for name in _MARKS)
 
 
 def remove_leftovers(store: Path) -> None:
