@@ -23,7 +23,7 @@ from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.settings import DEFAULT_PERCENTILES, TrainSettings
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.stored_crops import prepare
-from isosr_pipeline.training import _stream
+from isosr_pipeline.training import batches
 
 _WARM_UP = 8
 
@@ -62,7 +62,7 @@ def _loaders(crops: Crops, options: argparse.Namespace) -> None:
     )
     begin = time.perf_counter()
     device = torch.device(options.device)
-    stream = _stream(crops, settings, 0, device)
+    stream = batches(crops, settings, 0, device)
     for _ in islice(stream, _WARM_UP):
         pass
     started = time.perf_counter()

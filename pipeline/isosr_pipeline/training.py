@@ -66,11 +66,13 @@ def optimise(
         team.reporter.task("train", *clock.scale, clock.shown) as advance,
         team.listening() as stopping,
     ):
-        for stored in _stream(crops, settings, start.iterations, team):
+        share = team.fabric.global_rank, team.fabric.world_size
+        device = team.fabric.device
+        for stored in batches(crops, settings, start.iterations, device, share):
             if is_late and not objective.norm_frozen:
                 objective.execution.average_statistics(objective.modules().values())
                 objective.freeze_norm(calibration())
-            losses = objective.step(prepare(stored, team.fabric.device))
+            losses = objective.step(prepare(stored, device))
             shown = clock.shown
             clock.count()
             if recorder is not None:
@@ -165,13 +167,36 @@ class _Clock:
         )
 
 
-def _stream(crops: Crops, settings: TrainSettings, first: int, team: Team) -> Iterator[StoredCrop]:
-    """Yield batches of crops as they are stored; `first` steps have been taken before."""
+def batches(
+    crops: Crops,
+    settings: TrainSettings,
+    first: int,
+    device: torch.device,
+    share: tuple[int, int] = (0, 1),
+) -> Iterator[StoredCrop]:
+    """Read batches of crops, as they are stored, without end.
+
+    Parameters
+    ----------
+    crops : Crops
+    settings : TrainSettings
+    first : int
+        Steps that have been taken before.
+    device : torch.device
+        Where they will go.
+    share : tuple of 2 ints
+        Number of this process, and of all that train together.
+
+    Yields
+    ------
+    StoredCrop
+        A batch.
+    """
     workers = settings.loaders
     yield from DataLoader(
         crops,
         batch_size=settings.batch,
-        sampler=_Share(first, settings.batch, team.fabric.global_rank, team.fabric.world_size),
+        sampler=_Share(first, settings.batch, *share),
         num_workers=workers,
         # Its own, since a loader draws from the random numbers that training goes on with.
         generator=torch.Generator(),
@@ -179,7 +204,7 @@ def _stream(crops: Crops, settings: TrainSettings, first: int, team: Team) -> It
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=_leave_signals_to_the_driver,
         # Pinned memory is what lets a copy to a GPU go on beside its work.
-        pin_memory=team.fabric.device.type == "cuda",
+        pin_memory=device.type == "cuda",
     )
 
 
