@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,7 +65,6 @@ class Volume:
         attributes: dict[str, Any] = self._group.attrs.asdict()
         paths, self.voxel_size, self.origin, labels = read_ome(attributes, str(path))
         self.arrays = [self._array(p) for p in paths]
-        self._scales = read_multiscale(attributes, str(path)).scales
         self.shape = _four(self.arrays[0].shape)
         self.dtype = check_dtype(self.arrays[0].dtype, str(path))
         self.channels = labels or [f"channel {i}" for i in range(self.shape[0])]
@@ -110,6 +110,10 @@ class Volume:
         """Shards of a level in voxels; its chunks where it has no shards."""
         array = self.arrays[level]
         return Zyx(*(array.shards or array.chunks)[1:])
+
+    @cached_property
+    def _scales(self) -> tuple[tuple[float, ...], ...]:
+        return read_multiscale(self._group.attrs.asdict(), str(self.path)).scales
 
     def step(self, level: int) -> tuple[float, float, float]:
         """Return the voxels of level 0 along each side of a voxel of a level; order z, y, x."""
