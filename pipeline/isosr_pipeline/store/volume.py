@@ -26,6 +26,7 @@ from isosr_pipeline.store.metadata import (
 )
 from isosr_pipeline.store.multiscale import read_multiscale
 from isosr_pipeline.store.shards import ShardWriter, writing
+from isosr_pipeline.store.tensorstores import zarr_driver
 
 # What reading metadata of another form raises.
 _DAMAGED = (LookupError, TypeError, ValueError, AttributeError)
@@ -138,7 +139,7 @@ class Volume:
         """
         self._require_same()
         array = self.arrays[level]
-        driver: Literal["zarr3", "zarr"] = "zarr3" if array.metadata.zarr_format == 3 else "zarr"
+        driver = zarr_driver(array.metadata.zarr_format)
         shard = together = self.shard(level)
         if not array.shards:
             # Chunks are handed over in groups of what would be a small shard.
