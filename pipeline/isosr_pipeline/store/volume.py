@@ -26,12 +26,11 @@ from isosr_pipeline.store.metadata import (
 )
 from isosr_pipeline.store.multiscale import read_multiscale
 from isosr_pipeline.store.shards import ShardWriter, writing
+from isosr_pipeline.store.spec import SMALL_SHARD, whole_chunks
 from isosr_pipeline.store.tensorstores import zarr_driver
 
 # What reading metadata of another form raises.
 _DAMAGED = (LookupError, TypeError, ValueError, AttributeError)
-
-_TOGETHER = Zyx(64, 256, 1024)
 
 
 class Volume:
@@ -143,8 +142,7 @@ class Volume:
         shard = together = self.shard(level)
         if not array.shards:
             # Chunks are handed over in groups of what would be a small shard.
-            lengths = zip(_TOGETHER, shard, strict=True)
-            together = Zyx(*(max(1, n // c) * c for n, c in lengths))
+            together = whole_chunks(SMALL_SHARD, shard)
         return writing(self.path / array.path, driver, shard, together)
 
     def _require_same(self) -> None:
