@@ -106,10 +106,9 @@ class IsotropicView:
         z, y, x = (
             reflect(a, b, n) for a, b, n in zip(box.start, box.stop, self.shape, strict=True)
         )
-        position = z * self.planes_per_voxel
-        below = np.minimum(position.astype(np.intp), self.volume.shape[1] - 1)
-        weight = (position - below).astype(np.float32)
-        above = np.where(weight > 0, np.minimum(below + 1, self.volume.shape[1] - 1), below)
+        depth = self.volume.shape[1]
+        below, weight = locate(z, self.planes_per_voxel, depth)
+        above = np.where(weight > 0, np.minimum(below + 1, depth - 1), below)
         start = Zyx(int(below.min()), int(y.min()), int(x.min()))
         stop = Zyx(int(above.max()) + 1, int(y.max()) + 1, int(x.max()) + 1)
         data = self.volume.read(channel, Box(start, stop)).astype(np.float32)
@@ -121,6 +120,33 @@ class IsotropicView:
             if not _is_run(indices, first):
                 planes = np.take(planes, indices - first, axis=axis)
         return planes
+
+
+def locate(
+    z: NDArray[np.intp], planes_per_voxel: float, depth: int
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Find planes of the isotropic grid among the measured ones.
+
+    Parameters
+    ----------
+    z : ndarray, (n,) intp
+        Planes of the grid.
+    planes_per_voxel : float
+        Of an `IsotropicView`.
+    depth : int
+        Measured planes of the volume.
+
+    Returns
+    -------
+    below : ndarray, (n,) intp
+        For each, the measured plane at or below it.
+    share : ndarray, (n,) float32
+        How far it lies from there to the next one: at least 0, below 1. By rounding, the last
+        plane of the grid may lie beyond the last measured one.
+    """
+    position = z * planes_per_voxel
+    below = np.minimum(position.astype(np.intp), depth - 1)
+    return below, (position - below).astype(np.float32)
 
 
 def _is_run(indices: NDArray[np.intp], first: int) -> bool:

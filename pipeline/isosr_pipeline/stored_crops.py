@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from isosr_pipeline.isotropic import locate
+
 
 class StoredCrop(NamedTuple):
     """One crop, or a batch of them with an axis before the others.
@@ -73,9 +75,7 @@ def measured_planes(start: int, length: int, planes_per_voxel: float, depth: int
     depth : int
         Measured planes of the volume.
     """
-    position = np.arange(start, start + length) * planes_per_voxel
-    below = np.minimum(position.astype(np.int64), depth - 1)
-    share = (position - below).astype(np.float32)
+    below, share = locate(np.arange(start, start + length), planes_per_voxel, depth)
     # Beyond the last plane there is nothing to go towards.
     share[below == depth - 1] = 0
     count = min(planes_needed(length, planes_per_voxel), depth)
