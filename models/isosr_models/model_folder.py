@@ -17,6 +17,7 @@ from torch import nn
 from isosr_models.deep_linear import DeepLinear3d
 from isosr_models.errors import DivergedError, ModelFormatError
 from isosr_models.layers import Statistics
+from isosr_models.precision import Precision
 from isosr_models.restorers import IdentityRestorer, NetworkRestorer, Restorer
 from isosr_models.unet import UNet3d
 
@@ -190,8 +191,12 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def load_restorer(
-    folder: Path, *, statistics: Statistics = "frozen", device: torch.device | str = "cpu"
-) -> Restorer:
+    folder: Path,
+    *,
+    statistics: Statistics = "frozen",
+    device: torch.device | str = "cpu",
+    precision: Precision = "32",
+) -> NetworkRestorer:
     """Load a trained model, ready to run.
 
     Parameters
@@ -201,6 +206,7 @@ def load_restorer(
     statistics : {"frozen", "block"}
         See `NetworkRestorer`.
     device : torch.device or str
+    precision : {"32", "bf16"}
 
     Raises
     ------
@@ -216,7 +222,7 @@ def load_restorer(
         raise ModelFormatError(
             f"{folder / WEIGHTS} does not hold a U-Net of width {description.width}: {error}"
         ) from error
-    return NetworkRestorer(network, statistics, torch.device(device))
+    return NetworkRestorer(network, statistics, torch.device(device), precision)
 
 
 def load_blur(folder: Path) -> DeepLinear3d | UNet3d:

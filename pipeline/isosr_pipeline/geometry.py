@@ -167,6 +167,11 @@ class Context:
     read: Box
     keep: Box
 
+    @property
+    def kept(self) -> Box:
+        """The block, in the coordinates of the volume."""
+        return self.keep.relative_to(Zyx(*(-a for a in self.read.start)))
+
 
 def blocks(region: Box, block: Zyx) -> Iterator[Box]:
     """Cut a region into blocks of at most the given shape, in C order."""
