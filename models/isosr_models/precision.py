@@ -14,6 +14,8 @@ Precision = Literal["32", "bf16"]
 _CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """As Linux names what multiplies bfloat16 natively, on x86 and on ARM."""
 
+_CPU_INFO = Path("/proc/cpuinfo")
+
 
 def native_precision(device: torch.device) -> Precision:
     """Return "bf16" for devices that compute in bfloat16 natively, "32" for others.
@@ -31,7 +33,7 @@ def native_precision(device: torch.device) -> Precision:
 @cache
 def _cpu_flags() -> frozenset[str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
     except OSError:
         return frozenset()
     named = (line.split(":", 1)[1] for line in lines if line.startswith(("flags", "Features")))

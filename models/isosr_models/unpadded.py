@@ -109,11 +109,22 @@ class UnpaddedUNet3d(nn.Module):
         -------
         Tensor, (1, 1, z, y, x) float32
             The part, restored.
+
+        Raises
+        ------
+        ValueError
+            When the part lies nearer to a border.
         """
         net = self._network
         kept = tuple(_Span(k.start, k.stop) for k in keep)
         needs = _Needs.of(kept)
         whole = tuple(_Span(0, length) for length in block.shape[2:])
+        for part, span, border in zip(kept, needs.block, whole, strict=True):
+            if span.start < border.start or span.stop > border.stop:
+                raise ValueError(
+                    f"keep must lie {UNet3d.receptive_radius} voxels from the borders of the "
+                    f"block, and is {part.start}:{part.stop} of {border.stop}"
+                )
         fine = net.encoder1(_cut(block, needs.block, whole).clamp(0.0, 1.0))
         coarse = net.encoder2(net.pool(fine))
         # A copy, so that the rest of the finest features is not held any longer.

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from distributed import Client
 
-from isosr_cluster.clients import LOCAL, OpenClient, memory_per_task, open_client
+from isosr_cluster.clients import LOCAL, OpenClient, open_client
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.settings import Device
 
@@ -50,28 +49,3 @@ def cluster_for(device: Device, cluster: str, workers: int | None) -> OpenClient
     if cluster == LOCAL and workers is None and choose_device(device).type == "cuda":
         workers = 1
     return partial(open_client, cluster, workers)
-
-
-def memory_of_task(client: Client, device: Device) -> int:
-    """Return the memory in bytes that a network may use on the smallest worker of a cluster.
-
-    Parameters
-    ----------
-    client : distributed.Client
-    device : {"auto", "cpu", "cuda"}
-
-    Raises
-    ------
-    InputError
-        When a GPU is asked for and a worker has none.
-    """
-    on_gpus = [found for found in client.run(_gpu_memory, device).values() if found is not None]
-    return min(on_gpus) if on_gpus else memory_per_task(client)
-
-
-def _gpu_memory(device: Device) -> int | None:
-    """Return the free memory of the worker's GPU in bytes, None where networks use the CPU."""
-    if choose_device(device).type != "cuda":
-        return None
-    free, _total = torch.cuda.mem_get_info()
-    return int(free)

@@ -6,6 +6,8 @@ that a box is the same whatever other boxes are read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -40,6 +42,19 @@ class Image(Protocol):
 
     def read(self, channel: int, box: Box) -> NDArray[Any]:
         """Read a box that lies in the image; returns (z, y, x)."""
+        ...
+
+
+class Grid(Protocol):
+    """A volume on an isotropic grid, or a part of one."""
+
+    @property
+    def shape(self) -> Zyx:
+        """Lengths in voxels."""
+        ...
+
+    def read(self, channel: int, box: Box) -> NDArray[Any]:
+        """Read a box that lies in it; returns (z, y, x)."""
         ...
 
 
@@ -132,6 +147,33 @@ class IsotropicView:
             if not is_run(indices):
                 planes = np.take(planes, indices, axis=axis)
         return planes
+
+
+@dataclass(frozen=True)
+class Part:
+    """A box of some channels of a view, with positions of its own: what a restored volume shows.
+
+    Parameters
+    ----------
+    view : IsotropicView
+    box : Box
+        Of the view's grid, in voxels.
+    channels : sequence of int
+        Those of the view that channels of the part are.
+    """
+
+    view: IsotropicView
+    box: Box
+    channels: Sequence[int]
+
+    @property
+    def shape(self) -> Zyx:
+        """Lengths in voxels."""
+        return self.box.shape
+
+    def read(self, channel: int, box: Box) -> NDArray[np.float32]:
+        """Read a box, counted from the start of the part; see `IsotropicView.read`."""
+        return self.view.read(self.channels[channel], box.shifted(self.box.start))
 
 
 class Measured(NamedTuple):

@@ -66,7 +66,7 @@ class RestoreRegion:
         with _OPENING:
             output, tools = self._output, self._tools
         work = _Work(tools, self.scheme, self.channels[region.channel])
-        out = work.restored(region.box.relative_to(_opposite(self.origin)), output.dtype)
+        out = work.restored(region.box.shifted(self.origin), output.dtype)
         writer = RegionWriter(output, region, None)
         writer.add(region.box, out)
         return {**writer.finish(), **work.counts}
@@ -164,7 +164,3 @@ def to_dtype(values: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[NDArray
         return rounded.astype(dtype), 0
     beyond = int(np.count_nonzero((rounded < limits.min) | (rounded > limits.max)))
     return np.clip(rounded, limits.min, limits.max).astype(dtype), beyond
-
-
-def _opposite(position: Zyx) -> Zyx:
-    return Zyx(*(-p for p in position))

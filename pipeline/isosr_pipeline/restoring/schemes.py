@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from isosr_models.layers import Statistics
 from isosr_pipeline.errors import HopelessError
 from isosr_pipeline.geometry import Box, Context, Zyx, blocks, context
+from isosr_pipeline.seams import Borders, block_borders, core_borders
 
 CORE, TRIMMED, OVERLAP = 120, 20, 30
 """Of the publication, in voxels: what a block gives, what is cut off on each side of what the
@@ -35,6 +36,18 @@ class Scheme(Protocol):
 
     def blocks(self, region: Box) -> Iterator[Context]:
         """Cut a region, in voxels of the isotropic grid, into blocks with their halo."""
+        ...
+
+    def borders(self, box: Box, region: Zyx) -> Borders:
+        """Return where regions and blocks meet in the result.
+
+        Parameters
+        ----------
+        box : Box
+            What is restored, in voxels of the isotropic grid.
+        region : Zyx
+            Shape of the regions that it is cut into, in voxels.
+        """
         ...
 
     def halved(self, block: Context) -> list[Context]:
@@ -70,6 +83,10 @@ class ExactScheme:
     def blocks(self, region: Box) -> Iterator[Context]:
         """Cut a region into blocks; see `Scheme`."""
         return (context(block, self.halo, self.stride) for block in blocks(region, self.block))
+
+    def borders(self, box: Box, region: Zyx) -> Borders:
+        """Return where regions and blocks meet; see `Scheme`."""
+        return block_borders(box.shape, region, self.block)
 
     def halved(self, block: Context) -> list[Context]:
         """Cut a block in two along its longest axis; see `Scheme`."""
@@ -114,6 +131,12 @@ class PaperScheme:
             start = Zyx(*(max(a, b) for a, b in zip(core.start, region.start, strict=True)))
             stop = Zyx(*(min(a, b) for a, b in zip(core.stop, region.stop, strict=True)))
             yield Context(read, Box(start, stop).relative_to(read.start))
+
+    def borders(self, box: Box, region: Zyx) -> Borders:
+        """Return where cores begin and end, in which what is averaged changes; see `Scheme`."""
+        found = core_borders(self.shape, CORE, OVERLAP)
+        lengths = zip(found, box.start, box.shape, strict=True)
+        return Borders(*(p[(a < p) & (p < a + n)] - a for p, a, n in lengths))
 
     def halved(self, block: Context) -> list[Context]:
         """Refuse: the publication's blocks have one size."""

@@ -13,12 +13,16 @@ from isosr_cluster.clients import OpenClient
 from isosr_models.precision import Precision
 from isosr_pipeline.engine.output import Output, begin_output, check_output, refuse_overlap
 from isosr_pipeline.engine.regions import RegionPlan
+from isosr_pipeline.isotropic import IsotropicView, Part
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.restoring.fitting import Fit, ask_workers, memory_of_task
 from isosr_pipeline.restoring.models import IDENTITY
 from isosr_pipeline.restoring.regions import RestoreRegion
 from isosr_pipeline.restoring.restoration import Restoration, prepare, statistics_of
+from isosr_pipeline.restoring.schemes import Scheme
+from isosr_pipeline.seams import SeamScore, seam_score
 from isosr_pipeline.settings import IfExists, RestoreSettings
+from isosr_pipeline.store.volume import Volume
 
 _LABEL = "restore"
 
@@ -73,14 +77,13 @@ def restore(
     with ExitStack() as lock, open_client() as client:
         job, binding = _job(found, out, client)
         plan = RegionPlan(found.spec.shard, found.spec.shard, levels=1)
-        output = lock.enter_context(
-            begin_output(out, found.spec, plan, history, if_exists, binding=binding)
-        )
-        output.fill(client, job, reporter, _LABEL, timeout=60 * settings.timeout)
+        output = lock.enter_context(begin_output(out, found.spec, plan, history, if_exists))
+        output.fill(client, job, reporter, _LABEL)
         figures = _figures(output) | binding
-        figures["seams"] = _seams(found, output, job.scheme)
+        seams = _seams(found, output, job.scheme)
+        figures["seams"] = seams.model_dump(mode="json")
         output.finish(output.windows(_LABEL), figures)
-    for line in _remarks(figures, found):
+    for line in [*_remarks(figures, found), f"seams: {seams}"]:
         reporter.say(line)
 
 
@@ -117,6 +120,14 @@ def _figures(output: Output) -> dict[str, Any]:
         for name in figures:
             figures[name] += result[name]
     return figures
+
+
+def _seams(found: Restoration, output: Output, scheme: Scheme) -> SeamScore:
+    """Compare steps across the borders of regions and blocks with those of the input there."""
+    before = Part(found.view, found.box, found.channels)
+    after = IsotropicView(Volume(output.volume.path))
+    borders = scheme.borders(found.box, found.spec.shard)
+    return seam_score(before, after, 0, borders, stride=found.restorer.stride)
 
 
 def _remarks(figures: dict[str, Any], found: Restoration) -> list[str]:
