@@ -41,7 +41,13 @@ def test_errors_that_may_pass_are_tried_again(client, tmp_path):
     log = tmp_path / "attempts"
     function = partial(os.replace, log)
     outcomes = list(
-        run_tasks(client, function, [tmp_path / "moved"], may_pass=lambda _: log.touch() is None)
+        run_tasks(
+            client,
+            function,
+            [tmp_path / "moved"],
+            waits=(0.05,),
+            may_pass=lambda _: log.touch() is None,
+        )
     )
     assert outcomes[0].error is None
     (tmp_path / "moved").unlink()

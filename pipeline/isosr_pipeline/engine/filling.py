@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from distributed import Client, KilledWorker
+from distributed import Client
 
-from isosr_cluster.runner import run_tasks
+from isosr_cluster.runner import WAITS, run_tasks
 from isosr_pipeline.engine.ledger import Ledger
-from isosr_pipeline.errors import InterruptedRunError, IsosrError, WorkFailedError
+from isosr_pipeline.errors import (
+    HopelessError,
+    InterruptedRunError,
+    IsosrError,
+    WorkFailedError,
+)
 from isosr_pipeline.geometry import Region, RegionGrid
 from isosr_pipeline.interrupts import stop_requests
 from isosr_pipeline.progress import Reporter
@@ -24,6 +29,10 @@ _SHOWN_FAILURES = 5
 _HOPELESS = 20
 """So many failures without a success before them: what is wrong is not one region's."""
 
+TIMEOUT = 3600.0
+"""Seconds that a region may take: one that hangs must not keep a run from its end."""
+
+_GO_ON = "mend the cause, then go on with --resume (run does so by itself)"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -39,6 +48,8 @@ class _Failures:
         self.count += 1
         if len(self.shown) < _SHOWN_FAILURES:
             self.shown.append(f"{region}: {error or 'no result'}")
+        if isinstance(error, HopelessError):
+            raise HopelessError(f"{region}: {error}\nwhat is done is kept; {_GO_ON}") from error
         if isinstance(error, OSError) and error.errno in _DISK:
             self.stop = "the disk takes no more, so no other region was tried"
         elif self.count >= _HOPELESS and not successes:
@@ -51,18 +62,25 @@ class _Failures:
         stop = f"{self.stop}\n" if self.stop else ""
         return (
             f"{label}: {self.count} of {total} regions failed:\n  {shown}{rest}\n{stop}"
-            "what is done is kept; mend the cause, then go on with --resume "
-            "(run does so by itself)"
+            f"what is done is kept; {_GO_ON}"
         )
 
 
 def fill(
-    client: Client, grid: RegionGrid, job: Job, ledger: Ledger, reporter: Reporter, label: str
+    client: Client,
+    grid: RegionGrid,
+    job: Job,
+    ledger: Ledger,
+    reporter: Reporter,
+    label: str,
+    *,
+    timeout: float | None = TIMEOUT,
+    waits: Sequence[float] = WAITS,
 ) -> None:
     """Run a job on every region that the ledger doesn't have, and record each as it is done.
 
     A region that fails is named at the end; the others are done all the same, and are kept. A disk
-    that is full ends the work at once.
+    that is full ends the work at once, and so does a `HopelessError` of the job.
 
     Parameters
     ----------
@@ -74,11 +92,17 @@ def fill(
     reporter : Reporter
     label : str
         Name of this pass over the store, unique in its ledger.
+    timeout : float or None
+        Seconds that a region may take; see `run_tasks`.
+    waits : sequence of float
+        Seconds between attempts at a region whose errors may pass.
 
     Raises
     ------
     WorkFailedError
         When regions failed.
+    HopelessError
+        When one failed as all others would.
     InterruptedRunError
         After Ctrl-C or SIGTERM.
     """
@@ -96,6 +120,8 @@ def fill(
             client,
             job,
             pending,
+            timeout=timeout,
+            waits=waits,
             may_pass=_may_pass,
             should_stop=lambda: stopping() or bool(failures.stop),
         ):
@@ -127,9 +153,6 @@ def _recorded(ledger: Ledger, label: str, region: Region, result: dict[str, Any]
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Tell whether an error may be gone at the next attempt.
-
-    It may be one of the file system or the network, or of a worker that another task has killed.
-    """
+    """Tell whether an error is of the file system or network, and may be gone when tried again."""
     passing = isinstance(error, OSError) and error.errno not in _DISK
-    return isinstance(error, KilledWorker) or (passing and not isinstance(error, IsosrError))
+    return passing and not isinstance(error, IsosrError)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from distributed import Client
 
-from isosr_pipeline.engine.filling import Job, fill
+from isosr_pipeline.engine.filling import TIMEOUT, Job, fill
 from isosr_pipeline.engine.ledger import Ledger, differences, not_being_filled
 from isosr_pipeline.engine.regions import DownsampleRegion, RegionPlan
 from isosr_pipeline.errors import (
@@ -66,7 +66,15 @@ class Output:
     ledger: Ledger
     history: list[Provenance]
 
-    def fill(self, client: Client, job: Job, reporter: Reporter, label: str) -> None:
+    def fill(
+        self,
+        client: Client,
+        job: Job,
+        reporter: Reporter,
+        label: str,
+        *,
+        timeout: float | None = TIMEOUT,
+    ) -> None:
         """Fill the regions of level 0 and of what its regions write with it, then all other levels.
 
         Parameters
@@ -77,12 +85,15 @@ class Output:
         reporter : Reporter
         label : str
             Name of the pass over level 0.
+        timeout : float or None
+            Seconds that a region may take.
         """
         regions = self.plan.grids(self.spec)
-        fill(client, regions[0], job, self.ledger, reporter, label)
+        fill(client, regions[0], job, self.ledger, reporter, label, timeout=timeout)
         for index, level in list(enumerate(self.spec.levels))[self.plan.levels :]:
             average = DownsampleRegion(self.volume.path, index, level)
-            fill(client, regions[index], average, self.ledger, reporter, f"level {index}")
+            name = f"level {index}"
+            fill(client, regions[index], average, self.ledger, reporter, name, timeout=timeout)
 
     def windows(self, label: str) -> list[list[Window]]:
         """Find each channel's intensity windows from what a pass recorded of its regions.
