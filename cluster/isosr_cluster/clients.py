@@ -42,25 +42,6 @@ _THREAD_VARIABLES = (
 )
 
 
-def local_workers(cluster: str, workers: int | None) -> int | None:
-    """Return how many worker processes `open_client` starts on this machine.
-
-    Parameters
-    ----------
-    cluster : str
-    workers : int or None
-        None: one a core.
-
-    Returns
-    -------
-    int or None
-        None where the cluster is elsewhere.
-    """
-    if cluster != LOCAL:
-        return None
-    return workers if workers is not None else CPU_COUNT
-
-
 class _PinnedCluster(LocalCluster):  # type: ignore[misc] # distributed is untyped
     """A cluster on this machine whose workers each see one GPU."""
 

@@ -8,7 +8,7 @@ import random
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -56,7 +56,7 @@ def run_tasks(
     timeout: float | None = None,
     may_pass: Callable[[BaseException], bool] = lambda _: False,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Outcome[Item, Value]]:
+) -> Generator[Outcome[Item, Value], None, None]:
     """Call a function on each item on the cluster's workers, and yield how each call ended.
 
     The function travels to each worker once and stays there, so that what it opens or loads is kept

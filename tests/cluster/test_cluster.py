@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from distributed import LocalCluster
 
-from isosr_cluster.clients import local_workers, memory_per_task, open_client
+from isosr_cluster.clients import memory_per_task, open_client
 from isosr_cluster.errors import ClusterConfigError, ClusterLostError, ClusterUnreachableError
 from isosr_cluster.runner import run_tasks
 
@@ -91,7 +91,6 @@ def test_clusters_that_make_no_sense_are_refused():
         pass
     with pytest.raises(ClusterConfigError, match="has its own"), open_client("tcp://x:1", 3):
         pass
-    assert local_workers("tcp://x:1", None) is None
 
 
 @pytest.mark.parametrize(

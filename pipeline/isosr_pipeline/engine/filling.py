@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from distributed import Client
 
-from isosr_cluster.runner import WAITS, run_tasks
+from isosr_cluster.runner import WAITS, Outcome, run_tasks
 from isosr_pipeline.engine.ledger import Ledger
 from isosr_pipeline.errors import (
     HopelessError,
@@ -32,6 +33,7 @@ _HOPELESS = 20
 TIMEOUT = 3600.0
 """Seconds that a region may take: one that hangs must not keep a run from its end."""
 
+_SECONDS_BETWEEN_CHECKS = 2.0
 _GO_ON = "mend the cause, then go on with --resume (run does so by itself)"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -100,7 +102,7 @@ def fill(
     Raises
     ------
     WorkFailedError
-        When regions failed.
+        When regions failed, or the store was removed or replaced meanwhile.
     HopelessError
         When one failed as all others would.
     InterruptedRunError
@@ -114,26 +116,30 @@ def fill(
         return
     pending = (grid[index] for index in range(len(grid)) if index not in done)
     failures = _Failures()
+    gone = _now_and_then(ledger.require_there)
     begin, size = time.monotonic(), 0
     with reporter.task(label, len(grid), "regions", before) as advance, stop_requests() as stopping:
-        for outcome in run_tasks(
+        outcomes = run_tasks(
             client,
             job,
             pending,
             timeout=timeout,
             waits=waits,
             may_pass=_may_pass,
-            should_stop=lambda: stopping() or bool(failures.stop),
-        ):
-            error = outcome.error
-            if error is None and outcome.value is not None:
-                error = _recorded(ledger, label, outcome.item, outcome.value)
-            if error is not None or outcome.value is None:
-                failures.add(outcome.item, error, len(done) - before)
-                continue
-            size += outcome.value["bytes"]
-            advance(1, f"{size / 1e6 / max(time.monotonic() - begin, 1e-9):.1f} MB/s")
+            should_stop=lambda: stopping() or bool(failures.stop) or gone(),
+        )
+        # Closed by hand: what is raised would keep it, and its tasks, alive.
+        with closing(outcomes):
+            for outcome in outcomes:
+                error = _recorded(ledger, label, outcome)
+                if error is not None or outcome.value is None:
+                    failures.add(outcome.item, error, len(done) - before)
+                    continue
+                size += outcome.value["bytes"]
+                advance(1, f"{size / 1e6 / max(time.monotonic() - begin, 1e-9):.1f} MB/s")
         interrupted = stopping()
+    # Where the store is gone, that is why regions failed.
+    ledger.require_there()
     if failures.count:
         raise WorkFailedError(failures.describe(len(grid), label))
     if interrupted:
@@ -143,13 +149,33 @@ def fill(
         )
 
 
-def _recorded(ledger: Ledger, label: str, region: Region, result: dict[str, Any]) -> OSError | None:
-    """Record a region in the ledger; return what the file system says against it."""
+def _recorded(
+    ledger: Ledger, label: str, outcome: Outcome[Region, dict[str, Any]]
+) -> BaseException | None:
+    """Record how a region ended; return what is wrong with it, or with the ledger's disk."""
+    region, result = outcome.item.index, outcome.value
     try:
-        ledger.record(label, region.index, result)
+        if outcome.error is None and result is not None:
+            ledger.record(label, region, result)
+        else:
+            ledger.record_failure(label, region, str(outcome.error))
     except OSError as error:
-        return error
-    return None
+        return outcome.error or error
+    return outcome.error
+
+
+def _now_and_then(check: Callable[[], None]) -> Callable[[], bool]:
+    """Return what calls a check that raises, unless it has done so just before; it is false."""
+    last = time.monotonic()
+
+    def checked() -> bool:
+        nonlocal last
+        if time.monotonic() - last >= _SECONDS_BETWEEN_CHECKS:
+            check()
+            last = time.monotonic()
+        return False
+
+    return checked
 
 
 def _may_pass(error: BaseException) -> bool:
