@@ -46,7 +46,7 @@ class WorkFailedError(IsosrError, RuntimeError):
 
 
 class HopelessError(WorkFailedError):
-    """What failed in one region would fail in every other: the run stops at once."""
+    """What failed in one region would fail in every other, so that none is tried any more."""
 
 
 class InterruptedRunError(IsosrError, RuntimeError):
