@@ -97,7 +97,8 @@ def open_client(
             yield client
         return
     count = _count(workers, threads_per_worker, gpus)
-    threads = str(max(1, CPU_COUNT // (count * threads_per_worker)))
+    # Of the tasks of a process, one computes while others read or write.
+    threads = str(max(1, CPU_COUNT // count))
     options = {
         "threads_per_worker": threads_per_worker,
         "processes": True,
@@ -177,6 +178,23 @@ def _is_address(cluster: str) -> bool:
 
 def memory_per_task(client: Client) -> int:
     """Return the memory in bytes that each task may use on the smallest worker of a cluster."""
+    return int(min(limit // tasks for limit, tasks in _workers(client)))
+
+
+def memory_per_worker(client: Client, *, less_per_task: int = 0) -> int:
+    """Return the memory in bytes that the tasks of a worker share, on the smallest of a cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    less_per_task : int
+        Bytes that each task needs for itself, which are taken off.
+    """
+    return int(min(limit - tasks * less_per_task for limit, tasks in _workers(client)))
+
+
+def _workers(client: Client) -> list[tuple[int, int]]:
+    """Return the memory limit and the number of task threads of each worker."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     # A worker without a limit reports 0: it has what this machine has, for want of better.
-    return int(min((w["memory_limit"] or MEMORY_LIMIT) // max(1, w["nthreads"]) for w in workers))
+    return [(w["memory_limit"] or MEMORY_LIMIT, max(1, w["nthreads"])) for w in workers]

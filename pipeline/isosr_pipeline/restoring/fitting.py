@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from distributed import Client
 
-from isosr_cluster.clients import memory_per_task
+from isosr_cluster.clients import memory_per_worker
 from isosr_models.layers import Statistics
 from isosr_models.precision import Precision, native_precision
 from isosr_models.restorers import Restorer
@@ -91,9 +91,20 @@ def _probe(model: str, device: Device, statistics: Statistics) -> Fit:
     return Fit(free + cached, taken / expected, precision)
 
 
-def memory_of_task(client: Client, fit: Fit) -> int:
-    """Return the memory in bytes that a network may use on the smallest worker of a cluster."""
-    return int(_SHARE_OF_MEMORY * (fit.memory or memory_per_task(client)))
+def memory_of_block(client: Client, fit: Fit, region: int) -> int:
+    """Return the memory in bytes that a block may take on the smallest worker of a cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    fit : Fit
+        Of its workers.
+    region : int
+        Bytes of a region, which each task of a worker holds; only one of them is at the device.
+    """
+    if fit.memory is not None:
+        return int(_SHARE_OF_MEMORY * fit.memory)
+    return int(_SHARE_OF_MEMORY * memory_per_worker(client, less_per_task=2 * region))
 
 
 def choose_block(shard: Zyx, restorer: Restorer, halo: int, memory: float) -> Zyx:

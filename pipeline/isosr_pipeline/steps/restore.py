@@ -15,7 +15,7 @@ from isosr_pipeline.engine.output import Output, begin_output, check_output, ref
 from isosr_pipeline.engine.regions import RegionPlan
 from isosr_pipeline.isotropic import IsotropicView, Part
 from isosr_pipeline.progress import Reporter, SilentReporter
-from isosr_pipeline.restoring.fitting import Fit, ask_workers, memory_of_task
+from isosr_pipeline.restoring.fitting import Fit, ask_workers, memory_of_block
 from isosr_pipeline.restoring.models import IDENTITY
 from isosr_pipeline.restoring.regions import RestoreRegion
 from isosr_pipeline.restoring.restoration import Restoration, prepare, statistics_of
@@ -77,8 +77,10 @@ def restore(
     with ExitStack() as lock, open_client() as client:
         job, binding = _job(found, out, client)
         plan = RegionPlan(found.spec.shard, found.spec.shard, levels=1)
-        output = lock.enter_context(begin_output(out, found.spec, plan, history, if_exists))
-        output.fill(client, job, reporter, _LABEL)
+        output = lock.enter_context(
+            begin_output(out, found.spec, plan, history, if_exists, binding=binding)
+        )
+        output.fill(client, job, reporter, _LABEL, timeout=60 * settings.timeout)
         figures = _figures(output) | binding
         seams = _seams(found, output, job.scheme)
         figures["seams"] = seams.model_dump(mode="json")
@@ -92,11 +94,12 @@ def _job(found: Restoration, out: Path, client: Client) -> tuple[RestoreRegion, 
     settings = found.settings
     fit = ask_workers(client, found.model, settings.device, statistics_of(settings))
     precision = _precision(settings, fit)
+    region = math.prod(found.spec.shard) * found.spec.dtype.itemsize
     job = RestoreRegion(
         store=found.volume.path,
         out=out,
         model=found.model,
-        scheme=found.scheme(memory_of_task(client, fit) / fit.factor),
+        scheme=found.scheme(memory_of_block(client, fit, region) / fit.factor),
         windows=found.windows,
         channels=found.channels,
         origin=found.box.start,
