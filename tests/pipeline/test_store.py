@@ -31,6 +31,19 @@ def test_what_is_written_is_read(make_store, noise):
     assert (volume.read(0, box) == noise[box.slices]).all()
 
 
+@pytest.mark.parametrize("length", [10, 2000])
+def test_a_damaged_shard_is_named(make_store, noise, length):
+    volume = make_store(noise)
+    damaged = volume.path / "0" / "c" / "0" / "0" / "1" / "1"
+    with damaged.open("r+b") as file:
+        file.truncate(length)
+    for box in (Box.whole(noise.shape), Box(Zyx(31, 33, 40), Zyx(40, 34, 41))):
+        with pytest.raises(InputError, match=rf"{damaged} can't be read \(.*damaged"):
+            volume.read(0, box)
+    whole = Box(Zyx(0, 0, 0), Zyx(32, 32, 45))
+    assert (volume.read(0, whole) == noise[whole.slices]).all()
+
+
 def test_metadata_is_valid_for_others(make_store, noise):
     volume = make_store(noise)
     Image.from_zarr(zarr.open_group(volume.path, mode="r"))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from zarr.errors import ContainsArrayError, GroupNotFoundError
 
 from isosr_pipeline.errors import BusyError, InputError, MissingInputError
-from isosr_pipeline.geometry import Box, Zyx
+from isosr_pipeline.geometry import Box, Zyx, blocks
 from isosr_pipeline.paths import reading
 from isosr_pipeline.store.intensity import Window, check_dtype, find_window
 from isosr_pipeline.store.metadata import (
@@ -28,6 +28,9 @@ from isosr_pipeline.store.multiscale import read_multiscale
 from isosr_pipeline.store.shards import ShardWriter, writing
 from isosr_pipeline.store.spec import SMALL_SHARD, whole_chunks
 from isosr_pipeline.store.tensorstores import zarr_driver
+
+# What zarr and its codecs raise for a shard that is cut short or altered.
+_UNDECODABLE = (RuntimeError, ValueError)
 
 # What reading metadata of another form raises.
 _DAMAGED = (LookupError, TypeError, ValueError, AttributeError)
@@ -124,9 +127,33 @@ class Volume:
         return z, y, x
 
     def read(self, channel: int, box: Box, level: int = 0) -> NDArray[Any]:
-        """Read a box that lies in the volume; returns (z, y, x) of the volume's dtype."""
-        data: NDArray[Any] = np.asarray(self.arrays[level][(channel, *box.slices)])
+        """Read a box that lies in the volume; returns (z, y, x) of the volume's dtype.
+
+        Raises
+        ------
+        InputError
+            When a shard is damaged; the message names its file.
+        """
+        try:
+            data: NDArray[Any] = np.asarray(self.arrays[level][(channel, *box.slices)])
+        except _UNDECODABLE as error:
+            raise InputError(
+                f"{self._damaged(channel, box, level)} can't be read ({error}): it is damaged or "
+                "encoded in an unknown way; copy or make the store again"
+            ) from error
         return data
+
+    def _damaged(self, channel: int, box: Box, level: int) -> Path:
+        """Find the file of the first shard of a box that can't be read; zarr doesn't say."""
+        array, shard = self.arrays[level], self.shard(level)
+        start = Zyx(*(a // s * s for a, s in zip(box.start, shard, strict=True)))
+        for part in blocks(Box(start, box.stop), shard):
+            try:
+                _ = array[(channel, *part.slices)]
+            except _UNDECODABLE:
+                cell = (a // s for a, s in zip(part.start, shard, strict=True))
+                return self.path / array.path / array.metadata.encode_chunk_key((channel, *cell))
+        return self.path / array.path
 
     def writing(self, level: int = 0) -> AbstractContextManager[ShardWriter]:
         """Write shards of a level in the background; see `ShardWriter`.
