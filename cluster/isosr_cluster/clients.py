@@ -14,6 +14,7 @@ from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
 from isosr_cluster.errors import ClusterConfigError, ClusterUnreachableError
+from isosr_cluster.keeping import PATIENCE, kept_up
 
 LOCAL = "local"
 _SECONDS_FOR_A_WORKER = 30.0
@@ -32,6 +33,7 @@ _WORKERS = {
     },
     # So a worker that was paused for its memory would stay so.
     "distributed.worker.memory.pause": False,
+    **PATIENCE,
 }
 
 _THREAD_VARIABLES = (
@@ -115,7 +117,7 @@ def open_client(
             if gpus is None
             else _PinnedCluster(gpus, **options)
         )
-        with started, Client(started) as client:
+        with started, kept_up(started, count), Client(started) as client:
             client.wait_for_workers(count)
             yield client
 

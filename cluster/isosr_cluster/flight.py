@@ -27,6 +27,7 @@ _LOST = "the cluster is lost ({}); what is done is kept: start it again, then go
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_BETWEEN_COUNTS = 2.0
 _SECONDS_FOR_RESULTS = 5.0
+_SECONDS_WITHOUT_WORKERS = 600.0
 _SECONDS_BEFORE_ASKING_AGAIN = 1.0
 
 
@@ -72,6 +73,7 @@ class Flight(Generic[Item]):
         self._counted = -math.inf
         self._capacity = 0
         self._ended_since = 0
+        self._last_seen = time.monotonic()
         self.running: dict[Future, Trial[Item]] = {}
 
     @property
@@ -79,12 +81,24 @@ class Flight(Generic[Item]):
         """How many tasks the workers should be given; looks for new workers at times."""
         elapsed = time.monotonic() - self._counted
         if elapsed >= _SECONDS_BETWEEN_COUNTS:
-            threads = max(1, sum(self._client.nthreads().values()))
+            threads = max(1, self._threads())
             a_second = round(self._ended_since / elapsed / threads)
             per_thread = min(max(_FEWEST_PER_THREAD, a_second), _MOST_PER_THREAD)
             self._capacity = per_thread * threads
             self._counted, self._ended_since = time.monotonic(), 0
         return self._capacity
+
+    def _threads(self) -> int:
+        """Return how many tasks the workers can run at once; 0 for a while is no trouble."""
+        threads = sum(self._client.nthreads().values())
+        now = time.monotonic()
+        if threads:
+            self._last_seen = now
+        elif now - self._last_seen > _SECONDS_WITHOUT_WORKERS:
+            raise ClusterLostError(
+                _LOST.format(f"no worker has been there for {_SECONDS_WITHOUT_WORKERS:g} s")
+            )
+        return int(threads)
 
     def submit(self, trials: Sequence[Trial[Item]]) -> None:
         """Give tasks to the cluster."""

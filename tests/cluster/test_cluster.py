@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from distributed import LocalCluster
 
-from isosr_cluster.clients import memory_per_task, open_client
+from isosr_cluster.clients import _WORKERS, memory_per_task, open_client
 from isosr_cluster.errors import ClusterConfigError, ClusterLostError, ClusterUnreachableError
 from isosr_cluster.runner import run_tasks
 
@@ -160,3 +160,25 @@ def test_running_stops_when_asked_to(client):
     taken.extend(outcome.value for _, outcome in zip(range(3), outcomes, strict=False))
     # What had ended by then is not lost; nothing else is begun.
     assert len(list(outcomes)) <= 2 * 16
+
+
+def test_workers_that_dask_gives_up_are_started_again(monkeypatch):
+    # So short that no process comes back in time after it was killed.
+    monkeypatch.setitem(_WORKERS, "distributed.deploy.lost-worker-timeout", "10ms")
+    monkeypatch.setattr("isosr_cluster.keeping._MILLISECONDS_BETWEEN_LOOKS", 500.0)
+    with open_client(workers=2) as client:
+        for pid in client.run(os.getpid).values():
+            os.kill(pid, 9)
+        assert sorted(o.value for o in run_tasks(client, abs, range(-5, 0))) == [1, 2, 3, 4, 5]
+        client.wait_for_workers(2, timeout=100)
+
+
+def test_a_cluster_that_stays_without_workers_is_lost(monkeypatch):
+    monkeypatch.setattr("isosr_cluster.flight._SECONDS_WITHOUT_WORKERS", 1.0)
+    monkeypatch.setattr("isosr_cluster.keeping._MILLISECONDS_BETWEEN_LOOKS", 1e9)
+    with open_client(workers=1) as client:
+        outcomes = run_tasks(client, time.sleep, [0.01, 60])
+        assert next(outcomes).error is None
+        client.retire_workers(list(client.scheduler_info()["workers"]))
+        with pytest.raises(ClusterLostError, match=r"no worker has been there for 1 s.*--resume"):
+            next(outcomes)

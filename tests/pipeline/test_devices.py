@@ -31,7 +31,7 @@ def test_one_process_has_a_gpu_for_itself(monkeypatch):
     assert cluster_for("cuda", "local", 1).keywords["gpus"] == ["0"]
     assert cluster_for("cpu", "local", None).keywords["gpus"] is None
     assert cluster_for("cuda", "tcp://host:1", None).args == ("tcp://host:1", None)
-    with pytest.raises(InputError, match="workers is 3, and each takes a GPU, of which .* has 2"):
+    with pytest.raises(InputError, match="workers is 3, and each takes a GPU"):
         cluster_for("cuda", "local", 3)
 
 
