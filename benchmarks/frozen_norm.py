@@ -63,9 +63,9 @@ def _restore(view, restorer, window, block):  # type: ignore[no-untyped-def]
         stop = [min(s + block, n) for s, n in zip(start, view.shape, strict=True)]
         read = Box(Zyx(*(s - HALO for s in start)), Zyx(*(s + HALO for s in stop)))
         data = (view.read(0, read) - np.float32(low)) / np.float32(high - low)
-        restored = restorer(torch.from_numpy(np.ascontiguousarray(data))[None, None])[0, 0].numpy()
-        inner = tuple(slice(HALO, n - HALO) for n in restored.shape)
-        out[tuple(map(slice, start, stop))] = restored[inner]
+        block = torch.from_numpy(np.ascontiguousarray(data))[None, None]
+        inner = tuple(slice(HALO, n - HALO) for n in data.shape)
+        out[tuple(map(slice, start, stop))] = restorer(block, inner)[0, 0].numpy()
     return out
 
 

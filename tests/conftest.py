@@ -20,6 +20,7 @@ from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.store.creation import create_volume
 from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET, Histogram
 from isosr_pipeline.store.metadata import StoreAttributes
+from isosr_pipeline.store.pyramid import downsample
 from isosr_pipeline.store.spec import VolumeSpec
 from isosr_pipeline.store.volume import Volume
 
@@ -85,7 +86,10 @@ def make_store(tmp_path: Path) -> MakeStore:
         volume = create_volume(tmp_path / f"store{count}.zarr", spec, StoreAttributes())
         windows = []
         for channel, values in enumerate(image):
-            volume.write(channel, Box.whole(image.shape[1:]), values)
+            finer = values
+            for index, level in enumerate(spec.levels):
+                finer = downsample(finer, level.factors) if index else values
+                volume.write(channel, Box.whole(finer.shape), finer, index)
             histogram = Histogram(image.dtype)
             histogram.add(values)
             windows.append([histogram.window(CONFOCAL), histogram.window(LIGHT_SHEET)])

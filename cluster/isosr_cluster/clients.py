@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import dask
 from dask.system import CPU_COUNT
@@ -41,27 +42,31 @@ _THREAD_VARIABLES = (
 )
 
 
-def local_workers(cluster: str, workers: int | None) -> int | None:
-    """Return how many worker processes `open_client` starts on this machine.
+class _PinnedCluster(LocalCluster):  # type: ignore[misc] # distributed is untyped
+    """A cluster on this machine whose workers each see one GPU."""
 
-    Parameters
-    ----------
-    cluster : str
-    workers : int or None
-        None: one a core.
+    def __init__(self, gpus: Sequence[str], **options: Any) -> None:
+        self._gpus = list(gpus)
+        super().__init__(n_workers=0, **options)
+        self.scale(len(self._gpus))
 
-    Returns
-    -------
-    int or None
-        None where the cluster is elsewhere.
-    """
-    if cluster != LOCAL:
-        return None
-    return workers if workers is not None else CPU_COUNT
+    def new_worker_spec(self) -> dict[Any, Any]:
+        """Return the next worker, with a GPU of its own."""
+        ((name, spec),) = super().new_worker_spec().items()
+        options = spec["options"]
+        gpu = self._gpus[len(self.worker_spec) % len(self._gpus)]
+        env = {**options["env"], "CUDA_VISIBLE_DEVICES": gpu}
+        return {name: {**spec, "options": {**options, "env": env}}}
 
 
 @contextmanager
-def open_client(cluster: str = LOCAL, workers: int | None = None) -> Iterator[Client]:
+def open_client(
+    cluster: str = LOCAL,
+    workers: int | None = None,
+    *,
+    threads_per_worker: int = 1,
+    gpus: Sequence[str] | None = None,
+) -> Iterator[Client]:
     """Connect to a cluster, and start it first where it is this machine.
 
     Parameters
@@ -69,7 +74,12 @@ def open_client(cluster: str = LOCAL, workers: int | None = None) -> Iterator[Cl
     cluster : str
         ``"local"``, or the address of a scheduler, ``"tcp://host:port"``.
     workers : int or None
-        Processes on this machine, one task at a time in each; None: one a core.
+        Processes on this machine; None: one a core, or one a GPU where `gpus` is given.
+    threads_per_worker : int
+        Tasks that run in each process of this machine at a time.
+    gpus : sequence of str, optional
+        GPUs of this machine, as `find_gpus` names them. Each gets a worker process that sees no
+        other one.
 
     Yields
     ------
@@ -82,33 +92,55 @@ def open_client(cluster: str = LOCAL, workers: int | None = None) -> Iterator[Cl
     ClusterUnreachableError
         When no scheduler answers.
     """
-    count = local_workers(cluster, workers)
-    if count is None:
-        with _connect(cluster, workers) as client:
+    if cluster != LOCAL:
+        with _connect(cluster, workers, gpus) as client:
             yield client
         return
-    if count < 1:
-        raise ClusterConfigError(f"workers is {workers}: at least one is needed")
+    count = _count(workers, threads_per_worker, gpus)
+    # Of the tasks of a process, one computes while others read or write.
     threads = str(max(1, CPU_COUNT // count))
-    with (
-        dask.config.set(_WORKERS),
-        LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.ERROR,
-            memory_limit=MEMORY_LIMIT // count,
-            preload="isosr_cluster.preload",
-            env=dict.fromkeys(_THREAD_VARIABLES, threads),
-        ) as started,
-        Client(started) as client,
-    ):
-        yield client
+    options = {
+        "threads_per_worker": threads_per_worker,
+        "processes": True,
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0",
+        "silence_logs": logging.ERROR,
+        "memory_limit": MEMORY_LIMIT // count,
+        "preload": "isosr_cluster.preload",
+        "env": dict.fromkeys(_THREAD_VARIABLES, threads),
+    }
+    with dask.config.set(_WORKERS):
+        started = (
+            LocalCluster(n_workers=count, **options)
+            if gpus is None
+            else _PinnedCluster(gpus, **options)
+        )
+        with started, Client(started) as client:
+            client.wait_for_workers(count)
+            yield client
 
 
-def _connect(cluster: str, workers: int | None) -> Client:
+def _count(workers: int | None, threads: int, gpus: Sequence[str] | None) -> int:
+    """Return the number of workers on this machine, or refuse what makes no sense."""
+    for name, value in (("workers", workers), ("threads_per_worker", threads)):
+        if value is not None and value < 1:
+            raise ClusterConfigError(f"{name} is {value}: at least one is needed")
+    if gpus is None:
+        return workers or CPU_COUNT
+    if not gpus:
+        raise ClusterConfigError(
+            "gpus is empty: no worker could be given one; check nvidia-smi and "
+            "CUDA_VISIBLE_DEVICES, or work on the CPU"
+        )
+    if workers not in (None, len(gpus)):
+        raise ClusterConfigError(
+            f"workers is {workers}, and each of {len(gpus)} GPUs gets one; leave it out, or give "
+            "as many GPUs"
+        )
+    return len(gpus)
+
+
+def _connect(cluster: str, workers: int | None, gpus: Sequence[str] | None) -> Client:
     if not _is_address(cluster):
         raise ClusterConfigError(
             f"cluster is {cluster!r}: give {LOCAL!r} or the address of a scheduler, "
@@ -117,6 +149,10 @@ def _connect(cluster: str, workers: int | None) -> Client:
     if workers is not None:
         raise ClusterConfigError(
             f"workers is {workers}, but the cluster at {cluster} has its own; leave it out"
+        )
+    if gpus is not None:
+        raise ClusterConfigError(
+            f"gpus are given, but the workers at {cluster} have their own; leave them out"
         )
     try:
         client = Client(cluster, timeout="10s")
@@ -142,6 +178,23 @@ def _is_address(cluster: str) -> bool:
 
 def memory_per_task(client: Client) -> int:
     """Return the memory in bytes that each task may use on the smallest worker of a cluster."""
+    return int(min(limit // tasks for limit, tasks in _workers(client)))
+
+
+def memory_per_worker(client: Client, *, less_per_task: int = 0) -> int:
+    """Return the memory in bytes that the tasks of a worker share, on the smallest of a cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    less_per_task : int
+        Bytes that each task needs for itself, which are taken off.
+    """
+    return int(min(limit - tasks * less_per_task for limit, tasks in _workers(client)))
+
+
+def _workers(client: Client) -> list[tuple[int, int]]:
+    """Return the memory limit and the number of task threads of each worker."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     # A worker without a limit reports 0: it has what this machine has, for want of better.
-    return int(min((w["memory_limit"] or MEMORY_LIMIT) // max(1, w["nthreads"]) for w in workers))
+    return [(w["memory_limit"] or MEMORY_LIMIT, max(1, w["nthreads"])) for w in workers]

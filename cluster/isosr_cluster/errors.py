@@ -17,3 +17,11 @@ class ClusterUnreachableError(ClusterError, ConnectionError):
 
 class ClusterLostError(ClusterError, ConnectionError):
     """The cluster went away while it was working."""
+
+
+class TaskTimeoutError(ClusterError, RuntimeError):
+    """A task ran longer than tasks may."""
+
+
+class WorkerDiedError(ClusterError, RuntimeError):
+    """The worker process died while it ran a task, each time that it was tried."""

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
+import heapq
 import itertools
-import math
-import queue
+import random
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from distributed import Client, Future, WorkerPlugin, get_worker
+from distributed import Client, KilledWorker
 from distributed.client import ClosedClientError
 
-from isosr_cluster.errors import ClusterLostError
+from isosr_cluster.errors import TaskTimeoutError, WorkerDiedError
+from isosr_cluster.flight import Flight, Item, Trial
+from isosr_cluster.worker_job import WorkerJob
 
-Item = TypeVar("Item")
 Value = TypeVar("Value")
 
-_FEWEST_PER_THREAD = 2
-"""One that runs and one that waits, so that no worker is idle while the driver thinks."""
+WAITS = (1.0, 4.0)
+"""Seconds before the second and the third attempt at an item whose errors may pass."""
 
-_MOST_PER_THREAD = 16
-"""Of short tasks, a thread is given what it does in a second: they are asked for together."""
-
-_LOST = "the cluster is lost ({}); what is done is kept: start it again, then go on with --resume"
-_SECONDS_BETWEEN_LOOKS = 0.2
-_SECONDS_BETWEEN_COUNTS = 2.0
-_SECONDS_FOR_RESULTS = 5.0
+_JITTER = 0.25
+_MOST_TIMEOUTS = 2
+_MOST_SUSPECTS = 8
 
 
 @dataclass(frozen=True)
@@ -50,117 +47,24 @@ class Outcome(Generic[Item, Value]):
     error: BaseException | None
 
 
-class _Job(WorkerPlugin):  # type: ignore[misc] # distributed is untyped
-    """Holds the function on every worker, those that join later too."""
-
-    def __init__(self, name: str, function: Callable[[Any], Any]) -> None:
-        self.name = name
-        self.function = function
-
-
-def _call(job: str, item: Any) -> Any:
-    return get_worker().plugins[job].function(item)
-
-
-class _Flight(Generic[Item]):
-    """The tasks that the scheduler knows of, and those of them that have ended."""
-
-    def __init__(self, client: Client, job: str) -> None:
-        self._client, self._job = client, job
-        self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
-        self._counted = -math.inf
-        self._capacity = 0
-        self._ended_since = 0
-        self.running: dict[Future, tuple[Item, int]] = {}
-
-    @property
-    def room(self) -> int:
-        """How many more tasks the workers should be given; looks for new workers at times."""
-        elapsed = time.monotonic() - self._counted
-        if elapsed >= _SECONDS_BETWEEN_COUNTS:
-            threads = max(1, sum(self._client.nthreads().values()))
-            a_second = round(self._ended_since / elapsed / threads)
-            per_thread = min(max(_FEWEST_PER_THREAD, a_second), _MOST_PER_THREAD)
-            self._capacity = per_thread * threads
-            self._counted, self._ended_since = time.monotonic(), 0
-        return max(0, self._capacity - len(self.running))
-
-    def submit(self, items: Sequence[Item], attempt: int = 1) -> None:
-        if not items:
-            return
-        jobs = [self._job] * len(items)
-        futures = self._client.map(_call, jobs, items, pure=False, key="isosr")
-        for item, future in zip(items, futures, strict=True):
-            self.running[future] = item, attempt
-            self._watch(future)
-
-    def _watch(self, future: Future) -> None:
-        future.add_done_callback(self._ended.put)
-
-    def ended(self) -> Iterator[tuple[Outcome[Item, Any], int]]:
-        """Yield how the tasks that have ended meanwhile did, and at which attempt.
-
-        Results come together: to ask for each would take longer than many a small task.
-        """
-        futures = self._ended_meanwhile()
-        self._ended_since += len(futures)
-        finished = [future for future in futures if future.status == "finished"]
-        values = self._values(finished)
-        for future in futures:
-            if future in finished and future not in values:
-                # Its worker has died with the result: it is computed again, or will fail.
-                self._watch(future)
-                continue
-            item, attempt = self.running.pop(future)
-            error = None if future in values else future.exception()
-            future.release()
-            yield Outcome(item, values.get(future), error), attempt
-
-    def _values(self, finished: list[Future]) -> dict[Future, Any]:
-        """Return the results of tasks; none when they can't be had all together just now."""
-        loop = self._client.loop.asyncio_loop
-        gathering = asyncio.run_coroutine_threadsafe(
-            self._client.gather(finished, asynchronous=True), loop
-        )
-        try:
-            return dict(zip(finished, gathering.result(_SECONDS_FOR_RESULTS), strict=True))
-        except Exception:  # noqa: BLE001 - whatever a task raises when it is computed again
-            gathering.cancel()
-            return {}
-
-    def _ended_meanwhile(self) -> list[Future]:
-        """Wait a moment for a task to end, and return all that have."""
-        futures = []
-        try:
-            futures.append(self._ended.get(timeout=_SECONDS_BETWEEN_LOOKS))
-            while True:
-                futures.append(self._ended.get_nowait())
-        except queue.Empty:
-            if self._client.status != "running":
-                raise ClusterLostError(_LOST.format("the scheduler does not answer")) from None
-        for future in futures:
-            if future.status == "cancelled":
-                raise ClusterLostError(_LOST.format("a task was cancelled"))
-        ended = [future for future in futures if future.status in ("finished", "error")]
-        for future in set(futures).difference(ended):
-            self._watch(future)  # its worker died: the scheduler has it computed again
-        return ended
-
-
 def run_tasks(
     client: Client,
     function: Callable[[Item], Value],
     items: Iterable[Item],
     *,
-    attempts: int = 3,
+    waits: Sequence[float] = WAITS,
+    timeout: float | None = None,
     may_pass: Callable[[BaseException], bool] = lambda _: False,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Outcome[Item, Value]]:
+) -> Generator[Outcome[Item, Value], None, None]:
     """Call a function on each item on the cluster's workers, and yield how each call ended.
 
     The function travels to each worker once and stays there, so that what it opens or loads is kept
     between items. Only a few tasks a thread are known to the scheduler at any time: its memory and
     the driver's do not grow with the number of items. Workers that join later are used.
+
+    An item whose workers died, as often as the scheduler allows, may be innocent: another may have
+    killed them. Such items are tried once more at the end, one at a time, with nothing beside them.
 
     Parameters
     ----------
@@ -169,8 +73,12 @@ def run_tasks(
         Picklable, from an installed module.
     items : iterable
         Picklable and small; read as tasks end.
-    attempts : int
-        How often an item is tried when its errors may pass.
+    waits : sequence of float
+        Seconds to wait before each further attempt at an item whose errors may pass; others go on
+        meanwhile.
+    timeout : float or None
+        Seconds that a call may take. One that takes longer costs its worker process, which a nanny
+        replaces, and is tried once more.
     may_pass : callable
         Whether an error is worth another attempt.
     should_stop : callable
@@ -179,7 +87,8 @@ def run_tasks(
     Yields
     ------
     Outcome
-        In the order in which tasks end.
+        In the order in which tasks end. Errors are the function's own, or `TaskTimeoutError`, or
+        `WorkerDiedError`.
 
     Raises
     ------
@@ -187,22 +96,115 @@ def run_tasks(
         When the scheduler is gone.
     """
     job = f"isosr-{uuid.uuid4().hex}"
-    client.register_plugin(_Job(job, function), name=job)
-    waiting = iter(items)
-    flight: _Flight[Item] = _Flight(client, job)
+    _register(client, WorkerJob(job, function, timeout))
+    flight: Flight[Item] = Flight(client, job)
+    agenda = _Agenda(items, waits, timeout, may_pass)
     try:
         while not should_stop():
-            flight.submit(list(itertools.islice(waiting, flight.room)))
-            if not flight.running:
+            flight.submit(agenda.next(flight))
+            if not flight.running and not agenda.waiting:
                 return
-            for outcome, attempt in flight.ended():
-                error = outcome.error
-                if error is not None and attempt < attempts and may_pass(error):
-                    flight.submit([outcome.item], attempt + 1)
-                else:
-                    yield outcome
+            for trial, value, error in flight.ended():
+                if error is None or not agenda.again(trial, error):
+                    yield Outcome(trial.item, value, _explained(error, timeout))
     finally:
         # Where workers are gone already, there is nothing left to tidy up.
         with suppress(OSError, ClosedClientError):
             client.cancel(list(flight.running))
             client.unregister_worker_plugin(job)
+
+
+def _register(client: Client, job: WorkerJob) -> None:
+    """Give a job to the workers; one that dies at this moment fails the call for all."""
+    for wait in WAITS:
+        try:
+            client.register_plugin(job, name=job.name)
+        except OSError:
+            time.sleep(wait)
+        else:
+            return
+    client.register_plugin(job, name=job.name)
+
+
+class _Agenda(Generic[Item]):
+    """What is to be tried next: items, those that wait for another attempt, and suspects."""
+
+    def __init__(
+        self,
+        items: Iterable[Item],
+        waits: Sequence[float],
+        timeout: float | None,
+        may_pass: Callable[[BaseException], bool],
+    ) -> None:
+        self._new = (Trial(item) for item in items)
+        self._waits, self._timeout, self._may_pass = waits, timeout, may_pass
+        self._order = itertools.count()
+        self._later: list[tuple[float, int, Trial[Item]]] = []
+        self._suspects: deque[Trial[Item]] = deque()
+        self._quarantine = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether items that were tried are to be tried again."""
+        return bool(self._later or self._suspects)
+
+    def next(self, flight: Flight[Item]) -> list[Trial[Item]]:
+        """Return what is to be submitted now."""
+        now = time.monotonic()
+        taken: list[Trial[Item]] = []
+        if not self._quarantine:
+            while self._later and self._later[0][0] <= now:
+                taken.append(heapq.heappop(self._later)[-1])
+            # Where all fails, no more is begun than can be tried again.
+            room = flight.capacity - max(len(flight.running) + len(taken), len(self._later))
+            taken += itertools.islice(self._new, max(0, room))
+        if not taken and not flight.running and (self._quarantine or not self._later):
+            if self._suspects:
+                self._quarantine = True
+                taken = [self._suspects.popleft()]
+            elif self._quarantine:
+                self._quarantine = False
+                return self.next(flight)
+        return [replace(trial, begun=now) for trial in taken]
+
+    def again(self, trial: Trial[Item], error: BaseException) -> bool:
+        """Decide whether an item is tried again, and remember it then."""
+        if isinstance(error, KilledWorker):
+            return self._suspect(trial)
+        if isinstance(error, TaskTimeoutError):
+            if trial.timeouts + 1 < _MOST_TIMEOUTS:
+                self._wait(replace(trial, timeouts=trial.timeouts + 1), self._waits[:1])
+                return True
+            return False
+        if trial.errors < len(self._waits) and self._may_pass(error):
+            self._wait(replace(trial, errors=trial.errors + 1), self._waits[trial.errors :])
+            return True
+        return False
+
+    def _wait(self, trial: Trial[Item], waits: Sequence[float]) -> None:
+        # Not all at once, where they have met the same trouble at the same time.
+        seconds = waits[0] * random.uniform(1 - _JITTER, 1 + _JITTER) if waits else 0.0  # noqa: S311
+        heapq.heappush(self._later, (time.monotonic() + seconds, next(self._order), trial))
+
+    def _suspect(self, trial: Trial[Item]) -> bool:
+        if trial.alone or _hung(trial, self._timeout):
+            return False
+        self._suspects.append(replace(trial, alone=True))
+        self._quarantine = self._quarantine or len(self._suspects) >= _MOST_SUSPECTS
+        return True
+
+
+def _hung(trial: Trial[Any], timeout: float | None) -> bool:
+    """Tell whether the watchdog has ended a task's workers, without a chance to say so."""
+    return timeout is not None and time.monotonic() - trial.begun > _MOST_TIMEOUTS * timeout
+
+
+def _explained(error: BaseException | None, timeout: float | None) -> BaseException | None:
+    if not isinstance(error, KilledWorker):
+        return error
+    slow = "" if timeout is None else f", or it took longer than the limit of {timeout:g} s"
+    return WorkerDiedError(
+        "the worker process died each time that it was tried, the last times with nothing beside "
+        f"it: most often memory runs out{slow}; give fewer --workers or smaller regions, and look "
+        "into the log of the workers"
+    )

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from isosr_models.errors import ModelFormatError
 from isosr_models.methods import Objective
-from isosr_models.model_folder import write_durably
+from isosr_models.model_folder import tensors_under, write_durably
 
 CHECKPOINT = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"
@@ -197,15 +197,11 @@ def read_progress(folder: Path) -> Progress:
 
 def _put(objective: Objective, tensors: dict[str, Tensor]) -> None:
     for name, network in objective.modules().items():
-        prefix = f"network/{name}/"
-        network.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        )
+        network.load_state_dict(tensors_under(f"network/{name}/", tensors))
     for name, optimiser in objective.optimisers().items():
         states: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith(f"optimiser/{name}/"):
-                index, field = key.split("/")[2:]
-                states.setdefault(int(index), {})[field] = value
+        for key, value in tensors_under(f"optimiser/{name}/", tensors).items():
+            index, field = key.split("/")
+            states.setdefault(int(index), {})[field] = value
         groups = optimiser.state_dict()["param_groups"]
         optimiser.load_state_dict({"state": states, "param_groups": groups})

@@ -8,7 +8,13 @@ from typing import Any
 
 from isosr_models.errors import ModelConfigError, ModelFormatError
 from isosr_models.methods import Objective
-from isosr_models.model_folder import WEIGHTS, Description, load_weights, read_description
+from isosr_models.model_folder import (
+    WEIGHTS,
+    Description,
+    load_weights,
+    read_description,
+    tensors_under,
+)
 
 _SAME = ("method", "width", "blur", "start", "bottleneck_norm")
 
@@ -50,7 +56,7 @@ def start_from(objective: Objective, folder: Path, run: Mapping[str, Any]) -> No
     networks = {**objective.modules(), "": objective.restorer}
     for name, network in networks.items():
         prefix = f"{name or 'generator'}."
-        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        state = tensors_under(prefix, tensors)
         if not state:
             continue
         try:

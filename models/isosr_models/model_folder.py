@@ -17,6 +17,7 @@ from torch import nn
 from isosr_models.deep_linear import DeepLinear3d
 from isosr_models.errors import DivergedError, ModelFormatError
 from isosr_models.layers import Statistics
+from isosr_models.precision import Precision
 from isosr_models.restorers import IdentityRestorer, NetworkRestorer, Restorer
 from isosr_models.unet import UNet3d
 
@@ -190,8 +191,12 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def load_restorer(
-    folder: Path, *, statistics: Statistics = "frozen", device: torch.device | str = "cpu"
-) -> Restorer:
+    folder: Path,
+    *,
+    statistics: Statistics = "frozen",
+    device: torch.device | str = "cpu",
+    precision: Precision = "32",
+) -> NetworkRestorer:
     """Load a trained model, ready to run.
 
     Parameters
@@ -201,6 +206,7 @@ def load_restorer(
     statistics : {"frozen", "block"}
         See `NetworkRestorer`.
     device : torch.device or str
+    precision : {"32", "bf16"}
 
     Raises
     ------
@@ -211,12 +217,12 @@ def load_restorer(
     tensors = load_weights(folder, description)
     network = _unet(description)
     try:
-        network.load_state_dict(_state(tensors, _GENERATOR))
+        network.load_state_dict(tensors_under(_GENERATOR, tensors))
     except RuntimeError as error:
         raise ModelFormatError(
             f"{folder / WEIGHTS} does not hold a U-Net of width {description.width}: {error}"
         ) from error
-    return NetworkRestorer(network, statistics, torch.device(device))
+    return NetworkRestorer(network, statistics, torch.device(device), precision)
 
 
 def load_blur(folder: Path) -> DeepLinear3d | UNet3d:
@@ -237,7 +243,7 @@ def load_blur(folder: Path) -> DeepLinear3d | UNet3d:
         When a file is missing, cut short, altered, or holds no blur.
     """
     description = read_description(folder)
-    state = _state(load_weights(folder, description), _BLUR)
+    state = tensors_under(_BLUR, load_weights(folder, description))
     if not state:
         raise ModelFormatError(f"{folder / WEIGHTS} holds no blur; train a model that learns one")
     residual = description.residual
@@ -267,10 +273,6 @@ def _unet(description: Description) -> UNet3d:
     )
 
 
-def _state(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
 def load_weights(folder: Path, description: Description) -> dict[str, torch.Tensor]:
     """Read the weights of a model folder, by network and name: ``"generator.head.0.weight"``.
 
@@ -291,6 +293,11 @@ def load_weights(folder: Path, description: Description) -> dict[str, torch.Tens
         return load_file(path)
     except SafetensorError as error:
         raise ModelFormatError(f"{path} is not a safetensors file: {error}") from error
+
+
+def tensors_under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin with a prefix such as ``"generator."``, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _sha256(path: Path) -> str:

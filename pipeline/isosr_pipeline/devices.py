@@ -5,11 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from distributed import Client
 
-from isosr_cluster.clients import LOCAL, OpenClient, memory_per_task, open_client
+from isosr_cluster.clients import LOCAL, OpenClient, open_client
+from isosr_cluster.gpus import find_gpus
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.settings import Device
+
+_TASKS_AT_ONCE = 2
+"""In a worker: while one is at the device, the other reads, decodes, encodes or writes."""
 
 
 def choose_device(device: Device) -> torch.device:
@@ -45,33 +48,21 @@ def cluster_for(device: Device, cluster: str, workers: int | None) -> OpenClient
     cluster : str
         ``"local"`` or the address of a scheduler.
     workers : int or None
-        Processes on this machine. None: one a core; on a GPU one, which has it for itself.
-    """
-    if cluster == LOCAL and workers is None and choose_device(device).type == "cuda":
-        workers = 1
-    return partial(open_client, cluster, workers)
-
-
-def memory_of_task(client: Client, device: Device) -> int:
-    """Return the memory in bytes that a network may use on the smallest worker of a cluster.
-
-    Parameters
-    ----------
-    client : distributed.Client
-    device : {"auto", "cpu", "cuda"}
+        Processes on this machine. None: one a GPU, or one a core.
 
     Raises
     ------
     InputError
-        When a GPU is asked for and a worker has none.
+        When there are not as many GPUs as workers, or none.
     """
-    on_gpus = [found for found in client.run(_gpu_memory, device).values() if found is not None]
-    return min(on_gpus) if on_gpus else memory_per_task(client)
-
-
-def _gpu_memory(device: Device) -> int | None:
-    """Return the free memory of the worker's GPU in bytes, None where networks use the CPU."""
-    if choose_device(device).type != "cuda":
-        return None
-    free, _total = torch.cuda.mem_get_info()
-    return int(free)
+    if cluster != LOCAL:
+        return partial(open_client, cluster, workers)
+    gpus = find_gpus() if choose_device(device).type == "cuda" else None
+    if gpus is not None and workers is not None:
+        if workers > len(gpus):
+            raise InputError(
+                f"workers is {workers}, and each takes a GPU, of which this machine has "
+                f"{len(gpus)}; give fewer --workers, or leave it out"
+            )
+        gpus = gpus[:workers]
+    return partial(open_client, cluster, workers, threads_per_worker=_TASKS_AT_ONCE, gpus=gpus)

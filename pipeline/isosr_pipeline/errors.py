@@ -45,5 +45,9 @@ class WorkFailedError(IsosrError, RuntimeError):
     """Some regions could not be done; the others are, and are kept."""
 
 
+class HopelessError(WorkFailedError):
+    """What failed in one region would fail in every other, so that none is tried any more."""
+
+
 class InterruptedRunError(IsosrError, RuntimeError):
     """A step was asked to stop (Ctrl-C, a walltime signal) and can be resumed."""

@@ -88,6 +88,13 @@ class Box:
             Zyx(*(b - o for b, o in zip(self.stop, origin, strict=True))),
         )
 
+    def shifted(self, by: tuple[int, int, int]) -> Box:
+        """Return the box moved along each axis; the reverse of `relative_to`."""
+        return Box(
+            Zyx(*(a + s for a, s in zip(self.start, by, strict=True))),
+            Zyx(*(b + s for b, s in zip(self.stop, by, strict=True))),
+        )
+
     def __str__(self) -> str:
         return ", ".join(
             f"{axis} {a}:{b}" for axis, a, b in zip(AXES, self.start, self.stop, strict=True)
@@ -166,6 +173,11 @@ class Context:
 
     read: Box
     keep: Box
+
+    @property
+    def kept(self) -> Box:
+        """The block, in the coordinates of the volume."""
+        return self.keep.shifted(self.read.start)
 
 
 def blocks(region: Box, block: Zyx) -> Iterator[Box]:

@@ -6,8 +6,10 @@ that a box is the same whatever other boxes are read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +42,19 @@ class Image(Protocol):
 
     def read(self, channel: int, box: Box) -> NDArray[Any]:
         """Read a box that lies in the image; returns (z, y, x)."""
+        ...
+
+
+class Grid(Protocol):
+    """A volume on an isotropic grid, or a part of one."""
+
+    @property
+    def shape(self) -> Zyx:
+        """Lengths in voxels."""
+        ...
+
+    def read(self, channel: int, box: Box) -> NDArray[Any]:
+        """Read a box that lies in it; returns (z, y, x)."""
         ...
 
 
@@ -89,6 +104,24 @@ class IsotropicView:
         self.shape = Zyx(planes, height, width)
         self.voxel_size = (x, y, x) if self._resampled else volume.voxel_size
 
+    def measured(self, box: Box) -> Measured:
+        """Find what a box of the grid is made from.
+
+        Parameters
+        ----------
+        box : Box
+            May reach beyond the volume, which is reflected there.
+        """
+        z, y, x = (
+            reflect(a, b, n) for a, b, n in zip(box.start, box.stop, self.shape, strict=True)
+        )
+        depth = self.volume.shape[1]
+        below, share = locate(z, self.planes_per_voxel, depth)
+        start = Zyx(int(below.min()), int(y.min()), int(x.min()))
+        last = int((below + (share > 0)).max())
+        stop = Zyx(last + 1, int(y.max()) + 1, int(x.max()) + 1)
+        return Measured(Box(start, stop), below - start.z, share, y - start.y, x - start.x)
+
     def read(self, channel: int, box: Box) -> NDArray[np.float32]:
         """Read a box of the grid.
 
@@ -103,26 +136,97 @@ class IsotropicView:
         ndarray, (z, y, x) float32
             Intensities as stored.
         """
-        z, y, x = (
-            reflect(a, b, n) for a, b, n in zip(box.start, box.stop, self.shape, strict=True)
-        )
-        position = z * self.planes_per_voxel
-        below = np.minimum(position.astype(np.intp), self.volume.shape[1] - 1)
-        weight = (position - below).astype(np.float32)
-        above = np.where(weight > 0, np.minimum(below + 1, self.volume.shape[1] - 1), below)
-        start = Zyx(int(below.min()), int(y.min()), int(x.min()))
-        stop = Zyx(int(above.max()) + 1, int(y.max()) + 1, int(x.max()) + 1)
-        data = self.volume.read(channel, Box(start, stop)).astype(np.float32)
-        planes = data[: len(z)] if _is_run(below, start.z) else data[below - start.z]
-        if weight.any():
-            share = weight[:, None, None]
-            planes = planes * (1 - share) + data[above - start.z] * share
-        for axis, (indices, first) in enumerate(((y, start.y), (x, start.x)), start=1):
-            if not _is_run(indices, first):
-                planes = np.take(planes, indices - first, axis=axis)
+        found = self.measured(box)
+        data = self.volume.read(channel, found.box).astype(np.float32)
+        planes = data if is_run(found.below) else data[found.below]
+        if found.share.any():
+            share = found.share[:, None, None]
+            above = data[found.below + (found.share > 0)]
+            planes = planes[: len(share)] * (1 - share) + above * share
+        for axis, indices in ((1, found.rows), (2, found.columns)):
+            if not is_run(indices):
+                planes = np.take(planes, indices, axis=axis)
         return planes
 
 
-def _is_run(indices: NDArray[np.intp], first: int) -> bool:
-    """Tell whether indices count up from the first, so that nothing need be gathered."""
-    return bool((indices == np.arange(first, first + len(indices))).all())
+@dataclass(frozen=True)
+class Part:
+    """A box of some channels of a view, with positions of its own: what a restored volume shows.
+
+    Parameters
+    ----------
+    view : IsotropicView
+    box : Box
+        Of the view's grid, in voxels.
+    channels : sequence of int
+        Those of the view that channels of the part are.
+    """
+
+    view: IsotropicView
+    box: Box
+    channels: Sequence[int]
+
+    @property
+    def shape(self) -> Zyx:
+        """Lengths in voxels."""
+        return self.box.shape
+
+    def read(self, channel: int, box: Box) -> NDArray[np.float32]:
+        """Read a box, counted from the start of the part; see `IsotropicView.read`."""
+        return self.view.read(self.channels[channel], box.shifted(self.box.start))
+
+
+class Measured(NamedTuple):
+    """What a box of the isotropic grid is made from.
+
+    Parameters
+    ----------
+    box : Box
+        Of the volume, in measured voxels.
+    below : ndarray, (z,) intp
+        For each plane of the grid, the measured one at or below it; counted from the box.
+    share : ndarray, (z,) float32
+        How far it lies from there to the next one: at least 0, below 1.
+    rows, columns : ndarray, (y,) and (x,) intp
+        Where each row and column of the grid lies in the box; not a run at the volume's border.
+    """
+
+    box: Box
+    below: NDArray[np.intp]
+    share: NDArray[np.float32]
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+
+
+def locate(
+    z: NDArray[np.intp], planes_per_voxel: float, depth: int
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Find planes of the isotropic grid among the measured ones.
+
+    Parameters
+    ----------
+    z : ndarray, (n,) intp
+        Planes of the grid.
+    planes_per_voxel : float
+        Of an `IsotropicView`.
+    depth : int
+        Measured planes of the volume.
+
+    Returns
+    -------
+    below : ndarray, (n,) intp
+        For each, the measured plane at or below it.
+    share : ndarray, (n,) float32
+        How far it lies from there to the next one: at least 0, below 1.
+    """
+    position = z * planes_per_voxel
+    below = np.minimum(position.astype(np.intp), depth - 1)
+    share = (position - below).astype(np.float32)
+    # By rounding, the last plane of the grid may lie beyond the last measured one.
+    share[below == depth - 1] = 0
+    return below, share
+
+
+def is_run(indices: NDArray[np.intp]) -> bool:
+    """Tell whether indices count up from zero, so that nothing need be gathered."""
+    return bool((indices == np.arange(len(indices))).all())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box
 from isosr_pipeline.sources.failures import raise_unless_damage
-from isosr_pipeline.store.tensorstores import FAILURES, open_tensorstore
+from isosr_pipeline.store.tensorstores import FAILURES, open_tensorstore, zarr_driver
 from isosr_pipeline.store.volume import Volume
 
 
@@ -31,10 +31,9 @@ class LevelReader:
 
     def __init__(self, volume: Volume, level: int = 0) -> None:
         array = volume.arrays[level]
-        driver: Literal["zarr3", "zarr"] = "zarr3" if array.metadata.zarr_format == 3 else "zarr"
         self._folder: Path = volume.path / array.path
         try:
-            self._array = open_tensorstore(self._folder, driver)
+            self._array = open_tensorstore(self._folder, zarr_driver(array.metadata.zarr_format))
         except FAILURES as error:
             raise self._explained(error) from error
 

@@ -21,7 +21,23 @@ def partial_path(path: Path, suffix: str = "partial") -> Path:
 
 
 def find_partial(path: Path) -> Iterator[Path]:
-    """Find what `partial_path` named for a path and was left behind, whatever its suffix."""
+    """Find what `partial_path` named for a path and was left behind, whatever its suffix.
+
+    Parameters
+    ----------
+    path : Path
+        Need not be there; its folder must.
+
+    Returns
+    -------
+    iterator of Path
+        Files and folders beside `path`.
+
+    Raises
+    ------
+    OSError
+        When the folder can't be listed.
+    """
     name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.(partial|removed)")
     return (found for found in path.parent.iterdir() if name.fullmatch(found.name))
 

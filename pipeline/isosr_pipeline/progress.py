@@ -99,11 +99,11 @@ class LineReporter:
             if count < total and now - last >= _SECONDS_BETWEEN_LINES:
                 last = now
                 rate = (count - done) / (now - begin)
-                eta = f", {_duration((total - count) / rate)} left" if rate > 0 else ""
+                eta = f", {duration((total - count) / rate)} left" if rate > 0 else ""
                 self.say(f"{label}: {count}/{total} {unit}{eta}{_and(remark)}")
 
         yield advance
-        elapsed = _duration(time.monotonic() - begin)
+        elapsed = duration(time.monotonic() - begin)
         self.say(f"{label}: {count}/{total} {unit} in {elapsed}{_and(remark)}")
 
     def say(self, line: str) -> None:
@@ -122,7 +122,8 @@ def _and(remark: str) -> str:
     return f", {remark}" if remark else ""
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time span as a person says it."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import AXES, Box, Zyx
+from isosr_pipeline.isotropic import Grid
 
 CUBES = 64
 """Cubes an axis, at most; that many and no more are measured in either volume."""
@@ -39,22 +40,8 @@ WIDTH = 64
 DRAWS = 4
 """Places that are looked at before restoration for each one that is kept."""
 
-_ORIGIN = Zyx(0, 0, 0)
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
-
-
-class Grid(Protocol):
-    """A volume on the isotropic grid, such as an `IsotropicView`."""
-
-    @property
-    def shape(self) -> Zyx:
-        """In voxels."""
-        ...
-
-    def read(self, channel: int, box: Box) -> NDArray[Any]:
-        """Read a box that lies in the volume; returns (z, y, x)."""
-        ...
 
 
 class Borders(NamedTuple):
@@ -199,7 +186,6 @@ def seam_score(
     channel: int,
     borders: Borders,
     *,
-    offset: Zyx = _ORIGIN,
     stride: int = 1,
     seed: int = 0,
 ) -> SeamScore:
@@ -211,12 +197,10 @@ def seam_score(
     Parameters
     ----------
     before, after : Grid
-        The measured volume, and the restored one or a part of it.
+        What was measured and what was made of it, of one shape.
     channel : int
     borders : Borders
         In voxels of `after`.
-    offset : Zyx
-        Where the first voxel of `after` lies in `before`, in voxels.
     stride : int
         Of the restorer: only steps that lie a multiple of it away from the border are compared with
         it, in voxels. Upsampling in a network may leave a pattern of that period, which is no seam.
@@ -231,31 +215,30 @@ def seam_score(
     Raises
     ------
     InputError
-        When `after` does not lie in `before`, or a border not in `after`.
+        When they are of different shapes, or a border does not lie in them.
     """
-    _check(before, after, borders, offset)
+    _check(before, after, borders)
     found = []
     for axis in range(3):
         probe = _Probe(axis, borders[axis], stride)
         rng = np.random.default_rng((seed, axis))
-        found.append(_summarise(_sample(probe, before, after, channel, offset, rng)))
+        found.append(_summarise(_sample(probe, before, after, channel, rng)))
     z, y, x = found
     return SeamScore(z=z, y=y, x=x)
 
 
-def _check(before: Grid, after: Grid, borders: Borders, offset: Zyx) -> None:
-    lengths = zip(AXES, before.shape, after.shape, borders, offset, strict=True)
-    for axis, outer, inner, positions, first in lengths:
-        if first < 0 or first + inner > outer:
+def _check(before: Grid, after: Grid, borders: Borders) -> None:
+    lengths = zip(AXES, before.shape, after.shape, borders, strict=True)
+    for axis, measured, length, positions in lengths:
+        if measured != length:
             raise InputError(
-                f"axis {axis}: the restored volume covers {first}:{first + inner}, and the "
-                f"measured one has {outer} voxels on the isotropic grid; give the volume that "
-                "restore made of it"
+                f"axis {axis}: the restored volume has {length} voxels, and what it is compared "
+                f"with {measured} on the isotropic grid; give the volume that restore made of it"
             )
-        if len(positions) and not 0 < positions.min() <= positions.max() < inner:
+        if len(positions) and not 0 < positions.min() <= positions.max() < length:
             raise InputError(
                 f"axis {axis}: borders from {positions.min()} to {positions.max()} do not lie "
-                f"between voxels of a volume of {inner}; give those of this volume"
+                f"between voxels of a volume of {length}; give those of this volume"
             )
 
 
@@ -310,7 +293,7 @@ class _Probe:
 
 
 def _sample(
-    probe: _Probe, before: Grid, after: Grid, channel: int, offset: Zyx, rng: np.random.Generator
+    probe: _Probe, before: Grid, after: Grid, channel: int, rng: np.random.Generator
 ) -> _Floats:
     """Measure cubes of one axis.
 
@@ -322,7 +305,6 @@ def _sample(
     length = after.shape[probe.axis]
     places = _Places([n for a, n in enumerate(after.shape) if a != probe.axis])
     each = max(1, CUBES // max(1, len(probe.borders)))
-    origin = Zyx(*(-o for o in offset))
     rows = []
     for border in _drawn(probe.borders, rng):
         elsewhere = probe.elsewhere(border, length)
@@ -331,7 +313,7 @@ def _sample(
         looked_at = []
         for place in rng.choice(len(places), min(len(places), DRAWS * each), replace=False):
             box = probe.cube(border, places[place], length)
-            values = before.read(channel, box.relative_to(origin))
+            values = before.read(channel, box)
             looked_at.append((probe.measure(values, box, border, elsewhere), box))
         looked_at.sort(key=lambda item: item[0].structure, reverse=True)
         for was, box in looked_at[:each]:

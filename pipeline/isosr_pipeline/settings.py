@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from isosr_pipeline.roi import Roi
 from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET
 from isosr_pipeline.store.multiscale import voxel_size_problem
 from isosr_pipeline.store.spec import Ngff
@@ -322,10 +323,22 @@ class RestoreSettings(Settings):
 
     Attributes
     ----------
+    scheme : {"exact", "paper"}
+        Blocks with a halo and frozen normalisation, or as in the publication.
     block : tuple of 3 ints or "auto"
-        Voxels that the network sees at once, less the halo; "auto": what fits the memory.
-    halo : int
-        Voxels of context on each side of a block; at least the network's receptive field.
+        Voxels that the network gives at once; "auto": what fits the memory.
+    halo : int or None
+        Voxels of context on each side of a block; None: the network's receptive field.
+    precision : {"auto", "32", "bf16"}
+        Of the convolutions; "auto": bf16 where all workers compute in it natively.
+    roi : RegionOfInterest or None
+        The part that is restored; None: all.
+    channel : tuple of ints or None
+        The channels that are restored; None: all.
+    skip_empty : bool
+        Pass through, resampled, where nothing exceeds the floor.
+    floor : float or None
+        For `skip_empty`, in the units of the volume; None: the window's lower end.
     chunk : tuple of 3 ints
         Of the output, in voxels.
     shard : tuple of 3 ints or None
@@ -333,14 +346,23 @@ class RestoreSettings(Settings):
     window : tuple of 2 floats or None
         Intensities that are 0 and 1; None: as in training, a window or its percentiles.
     device : {"auto", "cpu", "cuda"}
+    timeout : float
+        Minutes that a region may take, before it is given to another worker.
     """
 
+    scheme: Literal["exact", "paper"] = "exact"
     block: Lengths | Literal["auto"] = "auto"
-    halo: int = Field(30, ge=0, le=MAX_HALO)
+    halo: Annotated[int, Field(ge=0, le=MAX_HALO)] | None = None
+    precision: Precision = "auto"
+    roi: Roi | None = None
+    channel: Channels | None = None
+    skip_empty: bool = False
+    floor: float | None = None
     chunk: Lengths = DEFAULT_CHUNK
     shard: Lengths | None = None
     window: Range | None = None
     device: Device = "auto"
+    timeout: PositiveFloat = 60.0
 
 
 class EvaluateSettings(Settings):

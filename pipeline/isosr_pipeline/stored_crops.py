@@ -15,6 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from isosr_pipeline.isotropic import locate
+from isosr_pipeline.resampling import resampled
+
 
 class StoredCrop(NamedTuple):
     """One crop, or a batch of them with an axis before the others.
@@ -73,11 +76,7 @@ def measured_planes(start: int, length: int, planes_per_voxel: float, depth: int
     depth : int
         Measured planes of the volume.
     """
-    position = np.arange(start, start + length) * planes_per_voxel
-    below = np.minimum(position.astype(np.int64), depth - 1)
-    share = (position - below).astype(np.float32)
-    # Beyond the last plane there is nothing to go towards.
-    share[below == depth - 1] = 0
+    below, share = locate(np.arange(start, start + length), planes_per_voxel, depth)
     count = min(planes_needed(length, planes_per_voxel), depth)
     first = min(int(below[0]), depth - count)
     return Planes(first, first + count, below - first, share)
@@ -109,7 +108,7 @@ def prepare(stored: StoredCrop, device: torch.device) -> Tensor:
     voxels = stored.voxels.to(device, non_blocking=True)
     crops = []
     for number, planes in enumerate(voxels):
-        crop = _resampled(planes.to(torch.float32), stored.below[number], stored.share[number])
+        crop = resampled(planes.to(torch.float32), stored.below[number], stored.share[number])
         low, width = stored.window[number].tolist()
         crop = (crop - low) / width
         flipped = [axis for axis, flip in enumerate(stored.flips[number].tolist()) if flip]
@@ -117,19 +116,6 @@ def prepare(stored: StoredCrop, device: torch.device) -> Tensor:
         turns = int(stored.turns[number])
         crops.append(crop.rot90(turns, (1, 2)) if turns else crop)
     return torch.stack(crops)[:, None]
-
-
-def _resampled(planes: Tensor, below: Tensor, share: Tensor) -> Tensor:
-    """Interpolate linearly along z; all tensors without the axis of a batch."""
-    # Nothing here waits for a GPU: what is decided on is still in the memory of the processor.
-    if not share.any() and torch.equal(below, torch.arange(len(below)) + below[0]):
-        return planes[int(below[0]) : int(below[0]) + len(below)]
-    lower = planes.index_select(0, below.to(planes.device, non_blocking=True))
-    if not share.any():
-        return lower
-    above = (below + (share > 0)).to(planes.device, non_blocking=True)
-    weight = share.to(planes.device, non_blocking=True)[:, None, None]
-    return lower * (1 - weight) + planes.index_select(0, above) * weight
 
 
 def stored_crop(

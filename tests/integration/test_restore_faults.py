@@ -346,7 +346,6 @@ def test_an_output_that_is_deleted_meanwhile_ends_the_run(start, undisturbed, tm
     resume(out)
 
 
-@pytest.mark.skip(reason="files are not checked on resume yet")
 @pytest.mark.parametrize("damage", [Path.unlink, cut, overwrite])
 def test_an_output_shard_damaged_before_a_resume_is_made_again(
     interrupted, tmp_path, damage, resume

@@ -40,17 +40,27 @@ def test_a_model_runs_as_it_was_saved(folder):
     assert (restorer.halo, restorer.stride) == (26, 4)
     assert restorer.normalised
     assert not restorer.saturates
-    block = torch.rand(1, 1, 32, 32, 32)
+    block, keep = torch.rand(1, 1, 64, 64, 64), (slice(28, 36),) * 3
     with torch.no_grad():
-        assert torch.allclose(restorer(block), network(block), atol=1e-6)
+        expected = network(block)[:, :, *keep]
+    assert torch.allclose(restorer(block, keep), expected, atol=1e-6)
     description = read_description(folder)
     assert description.training == {"iterations": 7}
     assert {p.name for p in folder.iterdir()} == {DESCRIPTION, WEIGHTS}
 
 
 def test_block_statistics_depend_on_the_block(folder):
-    restorer = load_restorer(folder, statistics="block")
-    assert restorer(torch.rand(1, 1, 32, 32, 32)).shape == (1, 1, 32, 32, 32)
+    torch.manual_seed(3)
+    network = UNet3d(4, residual=True)
+    torch.nn.init.normal_(network.head[0].weight)
+    restorer = NetworkRestorer(network, "block", torch.device("cpu"))
+    keep = (slice(28, 36),) * 3
+    block = torch.rand(1, 1, 64, 64, 64)
+    other = block.clone()
+    other[..., :2] *= 3  # farther away than the receptive field reaches
+    assert (restorer(block, keep) - restorer(other, keep)).abs().max() > 1e-3
+    frozen = NetworkRestorer(network, "frozen", torch.device("cpu"))
+    assert torch.equal(frozen(block, keep), frozen(other, keep))
 
 
 def test_a_network_is_not_changed_by_its_restorer():
@@ -72,7 +82,8 @@ def test_what_a_training_was_begun_with_is_read_or_missed_by_name(folder):
 def test_the_identity_is_a_restorer():
     assert isinstance(identity(), Restorer)
     block = torch.rand(1, 1, 3, 4, 5)
-    assert identity()(block) is block
+    keep = (slice(1, 2), slice(0, 4), slice(2, 5))
+    assert torch.equal(identity()(block, keep), block[:, :, 1:2, :, 2:])
 
 
 def test_what_is_not_a_model_is_refused_with_a_remedy(folder, tmp_path):

@@ -175,7 +175,7 @@ def test_a_second_convert_into_one_store_is_refused(cluster, tmp_path, slices, n
     own = Volume(out).require_own()
     step = own.history[-1].model_dump(mode="json", exclude={"figures", "command"})
     making = {**step, "region": [32, 32, 64]}
-    with Ledger(out, making, 8), pytest.raises(BusyError):
+    with Ledger(out, making, {"convert": 8}), pytest.raises(BusyError):
         convert(source, out, SMALL, cluster, if_exists="resume")
 
 
@@ -202,7 +202,7 @@ def test_a_store_that_is_being_filled_is_not_overwritten(cluster, tmp_path, slic
     begun.update(own.model_copy(update={"complete": False}))
     step = own.history[-1].model_dump(mode="json", exclude={"figures", "command"})
     making = {**step, "region": [32, 32, 64]}
-    with Ledger(out, making, 8), pytest.raises(BusyError):
+    with Ledger(out, making, {"convert": 8}), pytest.raises(BusyError):
         convert(source, out, SMALL, cluster, if_exists="overwrite")
     assert (Volume(out).read(0, Box.whole(noise.shape)) == noise).all()
 

@@ -3,8 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isosr_pipeline.devices import choose_device, cluster_for, memory_of_task
+from isosr_cluster.clients import open_client
+from isosr_pipeline import devices
+from isosr_pipeline.devices import choose_device, cluster_for
 from isosr_pipeline.errors import InputError
+from isosr_pipeline.restoring.fitting import Fit, ask_workers, memory_of_block
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU here")
 
@@ -15,7 +18,7 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_also_on_workers(clien
     for attempt in (
         lambda: choose_device("cuda"),
         lambda: cluster_for("cuda", "local", None),
-        lambda: memory_of_task(client, "cuda"),
+        lambda: ask_workers(client, "identity", "cuda", "frozen"),
     ):
         with pytest.raises(InputError, match="no CUDA GPU here"):
             attempt()
@@ -23,11 +26,20 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_also_on_workers(clien
 
 def test_one_process_has_a_gpu_for_itself(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert cluster_for("auto", "local", None).args == ("local", 1)
-    assert cluster_for("cuda", "local", 3).args == ("local", 3)
+    monkeypatch.setattr(devices, "find_gpus", lambda: ["0", "1"])
+    assert cluster_for("auto", "local", None).keywords["gpus"] == ["0", "1"]
+    assert cluster_for("cuda", "local", 1).keywords["gpus"] == ["0"]
+    assert cluster_for("cpu", "local", None).keywords["gpus"] is None
     assert cluster_for("cuda", "tcp://host:1", None).args == ("tcp://host:1", None)
-    assert cluster_for("cpu", "local", None).args == ("local", None)
+    with pytest.raises(InputError, match="workers is 3, and each takes a GPU, of which .* has 2"):
+        cluster_for("cuda", "local", 3)
 
 
-def test_memory_on_a_cpu_is_that_of_a_worker(client):
-    assert 2**28 < memory_of_task(client, "cpu") < 2**40
+def test_a_block_has_what_regions_leave_of_a_workers_memory():
+    with open_client(workers=1, threads_per_worker=2) as client:
+        fit = ask_workers(client, "identity", "cpu", "frozen")
+        assert (fit.memory, fit.factor) == (None, 1.0)
+        whole = memory_of_block(client, fit, 0)
+        assert 2**28 < whole < 2**40
+        assert memory_of_block(client, fit, 10**8) == pytest.approx(whole - 0.6 * 4e8, abs=2)
+    assert memory_of_block(client, Fit(10**9, 1.0, "32"), 10**8) == 0.6 * 10**9

@@ -18,8 +18,10 @@ from isosr_models.unet import UNet3d
 from isosr_pipeline.errors import InputError, OutputExistsError, ResumeError, WorkFailedError
 from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.isotropic import IsotropicView
+from isosr_pipeline.restoring.fitting import choose_block
+from isosr_pipeline.restoring.regions import to_dtype
 from isosr_pipeline.settings import RestoreSettings
-from isosr_pipeline.steps.restore import choose_block, restore, to_dtype
+from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.store.volume import Volume
 
 SMALL = {"chunk": (16, 16, 16), "shard": (32, 32, 32)}
@@ -105,18 +107,20 @@ def test_blocks_equal_the_whole_volume_at_once(
 ):
     voxels = np.random.default_rng(2).random((41, 50, 35), np.float32)
     out = tmp_path / "out.zarr"
-    chosen = RestoreSettings(**SMALL, block=block, window=(0.0, 1.0), halo=26)
+    chosen = RestoreSettings(**SMALL, block=block, window=(0.0, 1.0), precision="32")
     restore(make_store(voxels).path, str(model), out, chosen, cluster)
     restored = Volume(out).read(0, Box.whole(voxels.shape))
     assert np.abs(restored - _at_once(network, voxels)).max() < 1e-5
 
 
-def test_regions_of_another_size_change_nothing(cluster, make_store, tmp_path, model):
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_regions_of_another_size_change_nothing(cluster, make_store, tmp_path, model, precision):
     voxels = np.random.default_rng(2).random((41, 50, 35), np.float32)
     volume = make_store(voxels, voxel_size=(1.7, 1.0, 1.0))
     results = []
     for name, shard in (("a", (16, 16, 16)), ("b", (48, 64, 32))):
-        chosen = RestoreSettings(chunk=(16, 16, 16), shard=shard, window=(0.0, 1.0))
+        cut = {"chunk": (16, 16, 16), "shard": shard}
+        chosen = RestoreSettings(**cut, window=(0.0, 1.0), precision=precision)
         restore(volume.path, str(model), tmp_path / name, chosen, cluster)
         results.append(Volume(tmp_path / name))
     first, second = (v.read(0, Box.whole(v.shape[1:])) for v in results)
@@ -185,14 +189,15 @@ def test_resume_needs_the_same_model(cluster, make_store, tmp_path, model, noise
 def test_blocks_fit_the_memory_and_divide_regions_evenly():
     restorer = NetworkRestorer(UNet3d(64), "frozen", torch.device("cpu"))
     shard = Zyx(512, 256, 256)
-    block = choose_block(RestoreSettings(), shard, restorer, 128_000_000_000)
-    assert block == (256, 256, 256)
-    block = choose_block(RestoreSettings(), shard, restorer, 40_000_000_000)
+    assert choose_block(shard, restorer, 26, 60e9) == (512, 256, 256)
+    assert choose_block(shard, restorer, 26, 20e9) == (256, 256, 256)
+    block = choose_block(shard, restorer, 26, 4e9)
     assert block == (171, 128, 128)
+    read = tuple(n + 56 for n in block)
+    assert restorer.memory(block, read) <= 4e9
     with pytest.raises(InputError, match="fewer --workers"):
-        choose_block(RestoreSettings(), shard, restorer, 1_000_000_000)
-    assert choose_block(RestoreSettings(block=64), Zyx(32, 128, 128), restorer, 0) == (32, 64, 64)
-    assert choose_block(RestoreSettings(), shard, IdentityRestorer(), 2**33) == shard
+        choose_block(shard, restorer, 26, 1e9)
+    assert choose_block(shard, IdentityRestorer(), 0, 2**33) == shard
 
 
 def test_an_unfinished_input_is_refused(cluster, make_store, tmp_path, noise):
@@ -223,7 +228,7 @@ def test_nan_from_the_network_is_named_and_not_written(
         training={},
     )
     out = tmp_path / "out.zarr"
-    with pytest.raises(WorkFailedError, match="made NaN or infinities of block"):
+    with pytest.raises(WorkFailedError, match="the model made NaN or infinities of block"):
         restore(
             make_store(noise).path, str(tmp_path / "model"), out, RestoreSettings(**SMALL), cluster
         )

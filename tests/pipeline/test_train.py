@@ -66,7 +66,7 @@ def test_crops_are_the_same_whoever_reads_them(crops):
 def test_a_model_is_trained_and_described(store, tmp_path):
     train([store], tmp_path / "model", SMALL)
     restorer = load_restorer(tmp_path / "model")
-    assert restorer(torch.rand(1, 1, 32, 32, 32)).isfinite().all()
+    assert restorer(torch.rand(1, 1, 64, 64, 64), (slice(28, 36),) * 3).isfinite().all()
     description = read_description(tmp_path / "model")
     assert description.training["iterations"] == 4
     assert description.training["run"]["stores"][0]["id"] == Volume(store).require_own().id

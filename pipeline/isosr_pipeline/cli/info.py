@@ -49,7 +49,8 @@ def _lines(description: dict[str, Any]) -> list[tuple[str, str]]:
             lines.append(("window", text))
     if description["complete"] is False:
         done, total = description["regions_done"], description["regions"]
-        lines.append(("state", f"unfinished: {done} of {total} regions"))
+        count = "" if done is None else f": {done} of {total} regions"
+        lines.append(("state", f"unfinished{count}"))
     for step in description["history"]:
         method = step["parameters"].get("method")
         how = f" by {method}" if method else ""

@@ -21,6 +21,7 @@ _COMMANDS = {
     "psf": "Say how wide the blur is that a model has learned.",
     "evaluate": "Measure a volume before and after restoration.",
     "run": "Convert, train, restore and evaluate; goes on where it stopped.",
+    "status": "Say how far a store, or each step of a brain, has come.",
     "simulate": "Simulate a blurred volume with a known truth.",
 }
 

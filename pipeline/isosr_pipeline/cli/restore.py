@@ -14,6 +14,7 @@ from isosr_pipeline.cli.options import (
     existing_options,
     setting,
     settings_from,
+    switch,
 )
 from isosr_pipeline.settings import IfExists, RestoreSettings
 
@@ -24,12 +25,19 @@ from isosr_pipeline.settings import IfExists, RestoreSettings
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("model")
 @click.argument("out", type=click.Path(path_type=Path))
-@setting(RestoreSettings, "block", "auto|Z,Y,X", "What the network sees at once, less the halo.")
-@setting(RestoreSettings, "halo", "N", "Context on each side of a block, in voxels.")
+@setting(RestoreSettings, "roi", "Z0:Z1,Y0:Y1,X0:X1", "A part only; in voxels, or µm with um.")
+@setting(RestoreSettings, "channel", "N,...", "Channels to restore, from 0; default: all.")
+@setting(RestoreSettings, "scheme", "exact|paper", "paper: blocks as in the publication.")
+@setting(RestoreSettings, "block", "auto|Z,Y,X", "What the network gives at once, in voxels.")
+@setting(RestoreSettings, "halo", "N", "Context around blocks; default: the receptive field.")
+@setting(RestoreSettings, "precision", "auto|32|bf16", "auto: bf16 where all workers have it.")
+@switch(RestoreSettings, "skip_empty", "Only resample where nothing exceeds the floor.")
+@setting(RestoreSettings, "floor", "INTENSITY", "Of --skip-empty; default: the window's LOW.")
+@setting(RestoreSettings, "window", "LOW,HIGH", "Intensities that are 0 and 1; default: recorded.")
 @setting(RestoreSettings, "chunk", "Z,Y,X", "Of the output, in voxels.")
 @setting(RestoreSettings, "shard", "Z,Y,X", "Of the output, one region; default: from the shape.")
-@setting(RestoreSettings, "window", "LOW,HIGH", "Intensities that are 0 and 1; default: recorded.")
 @setting(RestoreSettings, "device", "auto|cpu|cuda", "auto: the GPU if there is one.")
+@setting(RestoreSettings, "timeout", "MINUTES", "What takes longer is given to another worker.")
 @existing_options
 @cluster_options
 def command(

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from distributed import Client, KilledWorker
+from distributed import Client
 
-from isosr_cluster.runner import run_tasks
+from isosr_cluster.runner import WAITS, Outcome, run_tasks
 from isosr_pipeline.engine.ledger import Ledger
-from isosr_pipeline.errors import InterruptedRunError, IsosrError, WorkFailedError
+from isosr_pipeline.errors import (
+    HopelessError,
+    InterruptedRunError,
+    IsosrError,
+    WorkFailedError,
+)
 from isosr_pipeline.geometry import Region, RegionGrid
 from isosr_pipeline.interrupts import stop_requests
 from isosr_pipeline.progress import Reporter
@@ -24,6 +30,11 @@ _SHOWN_FAILURES = 5
 _HOPELESS = 20
 """So many failures without a success before them: what is wrong is not one region's."""
 
+TIMEOUT = 3600.0
+"""Seconds that a region may take: one that hangs must not keep a run from its end."""
+
+_SECONDS_BETWEEN_CHECKS = 2.0
+_GO_ON = "mend the cause, then go on with --resume (run does so by itself)"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -39,6 +50,8 @@ class _Failures:
         self.count += 1
         if len(self.shown) < _SHOWN_FAILURES:
             self.shown.append(f"{region}: {error or 'no result'}")
+        if isinstance(error, HopelessError):
+            raise HopelessError(f"{region}: {error}\nwhat is done is kept; {_GO_ON}") from error
         if isinstance(error, OSError) and error.errno in _DISK:
             self.stop = "the disk takes no more, so no other region was tried"
         elif self.count >= _HOPELESS and not successes:
@@ -51,18 +64,25 @@ class _Failures:
         stop = f"{self.stop}\n" if self.stop else ""
         return (
             f"{label}: {self.count} of {total} regions failed:\n  {shown}{rest}\n{stop}"
-            "what is done is kept; mend the cause, then go on with --resume "
-            "(run does so by itself)"
+            f"what is done is kept; {_GO_ON}"
         )
 
 
 def fill(
-    client: Client, grid: RegionGrid, job: Job, ledger: Ledger, reporter: Reporter, label: str
+    client: Client,
+    grid: RegionGrid,
+    job: Job,
+    ledger: Ledger,
+    reporter: Reporter,
+    label: str,
+    *,
+    timeout: float | None = TIMEOUT,
+    waits: Sequence[float] = WAITS,
 ) -> None:
     """Run a job on every region that the ledger doesn't have, and record each as it is done.
 
     A region that fails is named at the end; the others are done all the same, and are kept. A disk
-    that is full ends the work at once.
+    that is full ends the work at once, and so does a `HopelessError` of the job.
 
     Parameters
     ----------
@@ -74,11 +94,17 @@ def fill(
     reporter : Reporter
     label : str
         Name of this pass over the store, unique in its ledger.
+    timeout : float or None
+        Seconds that a region may take; see `run_tasks`.
+    waits : sequence of float
+        Seconds between attempts at a region whose errors may pass.
 
     Raises
     ------
     WorkFailedError
-        When regions failed.
+        When regions failed, or the store was removed or replaced meanwhile.
+    HopelessError
+        When one failed as all others would.
     InterruptedRunError
         After Ctrl-C or SIGTERM.
     """
@@ -90,24 +116,30 @@ def fill(
         return
     pending = (grid[index] for index in range(len(grid)) if index not in done)
     failures = _Failures()
+    gone = _now_and_then(ledger.require_there)
     begin, size = time.monotonic(), 0
     with reporter.task(label, len(grid), "regions", before) as advance, stop_requests() as stopping:
-        for outcome in run_tasks(
+        outcomes = run_tasks(
             client,
             job,
             pending,
+            timeout=timeout,
+            waits=waits,
             may_pass=_may_pass,
-            should_stop=lambda: stopping() or bool(failures.stop),
-        ):
-            error = outcome.error
-            if error is None and outcome.value is not None:
-                error = _recorded(ledger, label, outcome.item, outcome.value)
-            if error is not None or outcome.value is None:
-                failures.add(outcome.item, error, len(done) - before)
-                continue
-            size += outcome.value["bytes"]
-            advance(1, f"{size / 1e6 / max(time.monotonic() - begin, 1e-9):.1f} MB/s")
+            should_stop=lambda: stopping() or bool(failures.stop) or gone(),
+        )
+        # Closed by hand: what is raised would keep it, and its tasks, alive.
+        with closing(outcomes):
+            for outcome in outcomes:
+                error = _recorded(ledger, label, outcome)
+                if error is not None or outcome.value is None:
+                    failures.add(outcome.item, error, len(done) - before)
+                    continue
+                size += outcome.value["bytes"]
+                advance(1, f"{size / 1e6 / max(time.monotonic() - begin, 1e-9):.1f} MB/s")
         interrupted = stopping()
+    # Where the store is gone, that is why regions failed.
+    ledger.require_there()
     if failures.count:
         raise WorkFailedError(failures.describe(len(grid), label))
     if interrupted:
@@ -117,19 +149,36 @@ def fill(
         )
 
 
-def _recorded(ledger: Ledger, label: str, region: Region, result: dict[str, Any]) -> OSError | None:
-    """Record a region in the ledger; return what the file system says against it."""
+def _recorded(
+    ledger: Ledger, label: str, outcome: Outcome[Region, dict[str, Any]]
+) -> BaseException | None:
+    """Record how a region ended; return what is wrong with it, or with the ledger's disk."""
+    region, result = outcome.item.index, outcome.value
     try:
-        ledger.record(label, region.index, result)
+        if outcome.error is None and result is not None:
+            ledger.record(label, region, result)
+        else:
+            ledger.record_failure(label, region, str(outcome.error))
     except OSError as error:
-        return error
-    return None
+        return outcome.error or error
+    return outcome.error
+
+
+def _now_and_then(check: Callable[[], None]) -> Callable[[], bool]:
+    """Return what calls a check that raises, unless it has done so just before; it is false."""
+    last = time.monotonic()
+
+    def checked() -> bool:
+        nonlocal last
+        if time.monotonic() - last >= _SECONDS_BETWEEN_CHECKS:
+            check()
+            last = time.monotonic()
+        return False
+
+    return checked
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Tell whether an error may be gone at the next attempt.
-
-    It may be one of the file system or the network, or of a worker that another task has killed.
-    """
+    """Tell whether an error is of the file system or network, and may be gone when tried again."""
     passing = isinstance(error, OSError) and error.errno not in _DISK
-    return isinstance(error, KilledWorker) or (passing and not isinstance(error, IsosrError))
+    return passing and not isinstance(error, IsosrError)

@@ -1,28 +1,42 @@
 """The ledger: the durable record of the regions of a store that are done.
 
 It is one append-only file inside the store while the store is being filled, a line of JSON a region
-behind a header that binds it to what is being made. A torn last line, as a power cut leaves it, is
-dropped. A lock keeps a second process out.
+behind a header that binds it to what is being made (`engine.records`). A torn last line, as a power
+cut leaves it, is dropped. A lock keeps a second process out.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from io import BufferedReader, FileIO
 from pathlib import Path
+from socket import gethostname
 from types import TracebackType
 from typing import Any, Self
 
-from isosr_pipeline.errors import BusyError, OutputPathError, ResumeError
+from isosr_pipeline.engine.records import (
+    FILE,
+    FORMAT,
+    Head,
+    encode,
+    encode_done,
+    encode_failed,
+    files_of,
+    head_reader,
+    is_opening,
+    parse,
+    records,
+    result_of,
+)
+from isosr_pipeline.engine.region_set import RegionSet
+from isosr_pipeline.errors import BusyError, OutputPathError, ResumeError, WorkFailedError
 
-FILE = ".isosr-ledger.jsonl"
-_FORMAT = 1
+_READ_AT_ONCE = 2**20
 _SECONDS_BETWEEN_SYNCS = 1.0
 
 
@@ -49,12 +63,12 @@ class Ledger:
         Folder of the store.
     making : mapping
         All that decides the result: input, parameters, versions. An existing ledger must agree.
-    total : int
-        Number of regions of all passes, for those who watch.
+    passes : mapping of str to int
+        Numbers of regions of all passes over the store, for those who watch.
 
     Attributes
     ----------
-    done : dict of str to set of int
+    done : dict of str to RegionSet
         Numbers of the regions that are done, for each pass over the store.
 
     Raises
@@ -62,12 +76,13 @@ class Ledger:
     BusyError
         When another process holds the ledger.
     ResumeError
-        When the store was begun from something else; the message names what differs.
+        When the store was begun from something else, or by another version; the message says what
+        differs.
     """
 
-    def __init__(self, store: Path, making: Mapping[str, Any], total: int) -> None:
+    def __init__(self, store: Path, making: Mapping[str, Any], passes: Mapping[str, int]) -> None:
         self.path = store / FILE
-        self.done: defaultdict[str, set[int]] = defaultdict(set)
+        self.done: defaultdict[str, RegionSet] = defaultdict(RegionSet)
         # Not buffered: a record that the disk refuses must not come back when the file is closed.
         self._file = self.path.open("ab", buffering=0)
         self._synced = 0.0
@@ -76,30 +91,49 @@ class Ledger:
             self._file.close()
             raise BusyError(f"{store} has just been finished or removed by another process")
         try:
-            self._load(making, total)
+            self._load(making, passes)
         except BaseException:
             self._file.close()
             raise
 
-    def _load(self, making: Mapping[str, Any], total: int) -> None:
-        good = 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file):
-                entry = _parse(line)
-                if entry is None:
-                    break
-                if number == 0:
-                    self._compare(entry, making)
-                else:
-                    self.done[entry["pass"]].add(entry["region"])
-                good += len(line)
+    def _load(self, making: Mapping[str, Any], passes: Mapping[str, int]) -> None:
+        with self.path.open("rb", buffering=_READ_AT_ONCE) as file:
+            first = file.readline()
+            header = parse(first)
+            good = 0
+            if header is not None:
+                self._compare(header, making)
+                good = len(first) + self._mark(file)
         self._file.truncate(good)
         if good == 0:
-            self._append({"format": _FORMAT, "making": dict(making), "total": total})
+            self._append(encode({"format": FORMAT, "making": dict(making), "passes": dict(passes)}))
+        opened = {"opened": round(time.time(), 1), "host": gethostname(), "pid": os.getpid()}
+        # Only for those who watch: on a full disk, the first region will say so.
+        with suppress(OSError):
+            self._append(encode(opened))
+
+    def _mark(self, lines: Iterable[bytes]) -> int:
+        """Mark what is done; return the bytes of all lines before the first that is torn."""
+        size = 0
+        read = head_reader()
+        for line in lines:
+            head = read(line)
+            if head is not None:
+                done = self.done[head.name]
+                (done.add if head.is_done else done.discard)(head.region)
+            elif not is_opening(line):
+                break
+            size += len(line)
+        return size
 
     def _compare(self, header: dict[str, Any], making: Mapping[str, Any]) -> None:
-        differing = differences(header.get("making", {}), making)
-        if header.get("format") != _FORMAT or differing:
+        if header.get("format") != FORMAT:
+            raise ResumeError(
+                f"{self.path} has format {header.get('format')}, and this version of "
+                f"isosr-pipeline goes on with format {FORMAT} only; finish the store with the "
+                "version that began it, or start again with --overwrite"
+            )
+        if differing := differences(header.get("making", {}), making):
             raise ResumeError(
                 f"{self.path.parent} was begun from something else ({differing}); resume with the "
                 "same input and parameters, or start again with --overwrite"
@@ -117,27 +151,45 @@ class Ledger:
             Of the pass over the store, such as ``"convert"`` or ``"level 1"``.
         region : int
         result : mapping
-            Anything that JSON can hold.
+            Anything that JSON can hold; ``"files"`` are what `store.written` can check later.
 
         Raises
         ------
         OSError
             When the file system takes no more; the ledger is then as it was.
         """
-        self._append({"pass": name, "region": region, "result": dict(result)})
+        self._append(encode_done(name, region, time.time(), result))
         self.done[name].add(region)
+
+    def record_failure(self, name: str, region: int, message: str) -> None:
+        """Record that a region is not done, and why; it says what `record` does otherwise."""
+        self.done[name].discard(region)
+        self._append(encode_failed(name, region, time.time(), message))
 
     def results(self, name: str) -> Iterator[dict[str, Any]]:
         """Read back what was recorded for each region of a pass; none is kept in memory."""
-        with self.path.open("rb") as file:
-            next(file)
-            for line in file:
-                entry = json.loads(line)
-                if entry["pass"] == name:
-                    yield entry["result"]
+        seen = RegionSet()
+        for line, head in self._records():
+            # One that was done twice was done alike.
+            if head.name == name and head.region in self.done[name] and head.region not in seen:
+                seen.add(head.region)
+                yield result_of(line, head)
 
-    def _append(self, entry: Mapping[str, Any]) -> None:
-        line = memoryview(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+    def files(self) -> Iterator[tuple[str, int, bytes]]:
+        """Read back the files of each region, with its pass, as JSON; of one done again, twice."""
+        for line, head in self._records():
+            yield head.name, head.region, files_of(line, head)
+
+    def _records(self) -> Iterator[tuple[bytes, Head]]:
+        """Yield the lines on regions that were done."""
+        with self.path.open("rb", buffering=_READ_AT_ONCE) as file:
+            next(file)
+            for line, head in records(file):
+                if head.is_done:
+                    yield line, head
+
+    def _append(self, encoded: bytes) -> None:
+        line = memoryview(encoded)
         before = os.fstat(self._file.fileno()).st_size
         try:
             while line:
@@ -149,6 +201,25 @@ class Ledger:
         if time.monotonic() - self._synced >= _SECONDS_BETWEEN_SYNCS:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
+
+    def require_there(self) -> None:
+        """Refuse to go on with a store that was removed, or replaced by another one.
+
+        Raises
+        ------
+        WorkFailedError
+        """
+        ours = os.fstat(self._file.fileno())
+        try:
+            same = os.path.samestat(ours, self.path.stat())
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise WorkFailedError(
+                f"{self.path.parent} was removed or replaced by another process while it was being "
+                "filled, so what was done is lost; leave it alone until the end, and give the same "
+                "command again"
+            )
 
     def moved_to(self, store: Path) -> None:
         """Follow a store that was renamed; the lock goes with it."""
@@ -207,24 +278,3 @@ def _lock(file: BufferedReader | FileIO, store: Path) -> None:
             "store would lose data: have its file system mounted with file locks (flock), or give "
             "a path on another one"
         ) from error
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """Return the entry of a whole line, None for one that was torn."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) else None
-
-
-def count_done(store: Path) -> tuple[int, int]:
-    """Return how many regions of all passes are done, and how many there are; takes no lock."""
-    path = store / FILE
-    if not path.exists():
-        return 0, 0
-    with path.open("rb") as file:
-        header = _parse(file.readline()) or {}
-        return sum(line.endswith(b"\n") for line in file), int(header.get("total", 0))

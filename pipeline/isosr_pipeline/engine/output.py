@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,16 +12,19 @@ from typing import Any, Literal
 
 from distributed import Client
 
-from isosr_pipeline.engine.filling import Job, fill
+from isosr_pipeline.engine.checking import find_altered, overlapping
+from isosr_pipeline.engine.filling import TIMEOUT, Job, fill
 from isosr_pipeline.engine.ledger import Ledger, differences, not_being_filled
 from isosr_pipeline.engine.regions import DownsampleRegion, RegionPlan
 from isosr_pipeline.errors import (
     BusyError,
+    HopelessError,
     InputError,
     OutputExistsError,
     ResumeError,
     WorkFailedError,
 )
+from isosr_pipeline.geometry import RegionGrid
 from isosr_pipeline.paths import check_creatable
 from isosr_pipeline.progress import Reporter
 from isosr_pipeline.settings import IfExists
@@ -35,6 +39,8 @@ from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET, Histogram, Win
 from isosr_pipeline.store.metadata import Provenance, StoreAttributes
 from isosr_pipeline.store.spec import VolumeSpec
 from isosr_pipeline.store.volume import Volume
+
+_MOST_ROUNDS = 3
 
 
 def versions() -> dict[str, str]:
@@ -66,7 +72,15 @@ class Output:
     ledger: Ledger
     history: list[Provenance]
 
-    def fill(self, client: Client, job: Job, reporter: Reporter, label: str) -> None:
+    def fill(
+        self,
+        client: Client,
+        job: Job,
+        reporter: Reporter,
+        label: str,
+        *,
+        timeout: float | None = TIMEOUT,
+    ) -> None:
         """Fill the regions of level 0 and of what its regions write with it, then all other levels.
 
         Parameters
@@ -77,12 +91,77 @@ class Output:
         reporter : Reporter
         label : str
             Name of the pass over level 0.
+        timeout : float or None
+            Seconds that a region may take.
         """
-        regions = self.plan.grids(self.spec)
-        fill(client, regions[0], job, self.ledger, reporter, label)
-        for index, level in list(enumerate(self.spec.levels))[self.plan.levels :]:
-            average = DownsampleRegion(self.volume.path, index, level)
-            fill(client, regions[index], average, self.ledger, reporter, f"level {index}")
+        grids = self.plan.grids(self.spec)
+        names = {level: _pass_name(level, label) for level in grids}
+        if any(self.ledger.done[name] for name in names.values()):
+            self._forget_altered(grids, names, reporter)
+        for _ in range(_MOST_ROUNDS):
+            try:
+                self._fill(client, job, reporter, grids, names, timeout)
+            except HopelessError:
+                raise
+            except WorkFailedError:
+                # Coarser levels fail where the one that they are made from was altered.
+                self.ledger.require_there()
+                if not self._forget_altered(grids, names, reporter):
+                    raise
+            else:
+                if not self._forget_altered(grids, names, reporter):
+                    return
+        raise WorkFailedError(
+            f"{self.volume.path}: its files are altered by another program again and again while "
+            "it is being filled; end that, then go on with --resume (run does so by itself)"
+        )
+
+    def _fill(
+        self,
+        client: Client,
+        job: Job,
+        reporter: Reporter,
+        grids: dict[int, RegionGrid],
+        names: dict[int, str],
+        timeout: float | None,
+    ) -> None:
+        for level, grid in grids.items():
+            average = DownsampleRegion(self.volume.path, level, self.spec.levels[level])
+            work = average if level else job
+            fill(client, grid, work, self.ledger, reporter, names[level], timeout=timeout)
+
+    def _forget_altered(
+        self, grids: dict[int, RegionGrid], names: dict[int, str], reporter: Reporter
+    ) -> int:
+        """Take back that regions are done whose files are not as they were written.
+
+        So are those of coarser levels that are made from them.
+        """
+        total = 0
+        steps = {level: self.spec.levels[level].step for level in grids}
+        made_anew: dict[int, set[int]] = {level: set() for level in grids}
+        found = find_altered(self.ledger)
+        for level, grid in grids.items():
+            altered = found.get(names[level], set())
+            made_anew[level].update(altered)
+            for coarser in (other for other in grids if other > level):
+                for index in made_anew[level]:
+                    made_anew[coarser].update(
+                        overlapping(grid[index], steps[level], grids[coarser], steps[coarser])
+                    )
+            again = made_anew[level].intersection(self.ledger.done[names[level]])
+            for index in sorted(again):
+                why = "missing or altered" if index in altered else "made from altered ones"
+                # What can't be recorded is found again at the next attempt.
+                with suppress(OSError):
+                    self.ledger.record_failure(names[level], index, f"its files are {why}")
+            if again:
+                reporter.say(
+                    f"{names[level]}: {len(again)} regions are done again, as files of "
+                    f"{len(altered)} are missing or were altered since"
+                )
+            total += len(again)
+        return total
 
     def windows(self, label: str) -> list[list[Window]]:
         """Find each channel's intensity windows from what a pass recorded of its regions.
@@ -109,6 +188,7 @@ class Output:
         attributes = StoreAttributes(
             id=self.volume.require_own().id, complete=True, windows=windows, history=self.history
         )
+        self.ledger.require_there()
         try:
             # Workers that were killed on the way may have left some.
             remove_leftovers(self.volume.path)
@@ -199,6 +279,7 @@ def begin_output(
     plan: RegionPlan,
     history: list[Provenance],
     if_exists: IfExists,
+    binding: Mapping[str, Any] | None = None,
 ) -> Iterator[Output]:
     """Create a store to be filled, or open the unfinished one.
 
@@ -209,6 +290,9 @@ def begin_output(
     spec : VolumeSpec
     plan : RegionPlan
         How it is cut into regions, which the ledger counts.
+    binding : mapping, optional
+        What else must be the same when the store is gone on with, such as the precision that its
+        workers have chosen; anything that JSON can hold.
 
     From before the store is there under its name until the end, its ledger is locked.
 
@@ -217,20 +301,25 @@ def begin_output(
     BusyError
         When another process fills it, or has just finished it.
     """
-    making = {**_making(history[-1], complete=False), "region": list(plan.region)}
-    total = sum(len(grid) for grid in plan.grids(spec).values())
+    making = {
+        **_making(history[-1], complete=False),
+        "region": list(plan.region),
+        **_as_json(binding or {}),
+    }
+    step = history[-1].step
+    passes = {_pass_name(level, step): len(grid) for level, grid in plan.grids(spec).items()}
     state = check_output(path, history, if_exists)
     if state == "finished":
         raise BusyError(f"{path} has just been finished by another process; nothing is left to do")
     if state == "begun":
-        ledger = Ledger(path, making, total)
+        ledger = Ledger(path, making, passes)
         volume = Volume(path, writable=True)
         if volume.require_own().complete:
             ledger.remove()
             ledger.close()
             raise BusyError(f"{path} has just been finished by another process; nothing is left")
     else:
-        volume, ledger = _create(path, spec, history, lambda folder: Ledger(folder, making, total))
+        volume, ledger = _create(path, spec, history, lambda folder: Ledger(folder, making, passes))
     with ledger:
         if state == "begun":
             remove_leftovers(path)
@@ -261,6 +350,17 @@ def _create(
     (ledger,) = ledgers
     ledger.moved_to(path)
     return volume, ledger
+
+
+def _pass_name(level: int, label: str) -> str:
+    """Return the name of the pass that fills a level; that over level 0 is named by the step."""
+    return f"level {level}" if level else label
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as they will be read back: tuples as lists, for instance."""
+    read: dict[str, Any] = json.loads(json.dumps(dict(values)))
+    return read
 
 
 def _making(step: Provenance, complete: bool) -> dict[str, Any]:

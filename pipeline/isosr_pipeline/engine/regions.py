@@ -26,6 +26,7 @@ from isosr_pipeline.store.intensity import Histogram
 from isosr_pipeline.store.pyramid import Level, downsample, parent_box
 from isosr_pipeline.store.spec import VolumeSpec
 from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.store.written import Written, read_back
 
 _LARGEST_PIECE = 512 * 2**20
 """Bytes; 64 planes of 2048 × 2048 pixels of 16 bits."""
@@ -114,12 +115,13 @@ class RegionWriter:
     def __init__(self, volume: Volume, region: Region, level: Level | None) -> None:
         self._volume, self._region, self._level = volume, region, level
         self._histogram = Histogram(volume.dtype)
-        self._written = 0
+        self._bytes = 0
+        self._files: list[Written] = []
         self._box = _coarser(region.box, level.factors) if level else None
         self._coarse = np.empty(self._box.shape, volume.dtype) if self._box else None
 
     def add(self, box: Box, data: NDArray[Any], counted: NDArray[np.bool_] | None = None) -> None:
-        """Write a piece, and wait until it is on disk.
+        """Write a piece, and wait until it is on disk and reads back.
 
         Parameters
         ----------
@@ -139,7 +141,8 @@ class RegionWriter:
             shards.start(self._region.channel, box, data)
             self._histogram.add(data if counted is None or counted.all() else data[counted])
             self._average(box, data)
-        self._written += data.nbytes
+        self._bytes += data.nbytes
+        self._files.append(written(self._volume, self._region.channel, box, data))
 
     def finish(self) -> dict[str, Any]:
         """Write the region's part of level 1, and return what the ledger keeps of the region.
@@ -150,9 +153,12 @@ class RegionWriter:
             When the file system takes no more.
         """
         if self._box is not None and self._coarse is not None:
-            self._volume.write(self._region.channel, self._box, self._coarse, level=1)
+            channel = self._region.channel
+            self._volume.write(channel, self._box, self._coarse, level=1)
+            self._files.append(written(self._volume, channel, self._box, self._coarse, level=1))
         return {
-            "bytes": self._written,
+            "bytes": self._bytes,
+            "files": self._files,
             "channel": self._region.channel,
             "histogram": self._histogram.encode(),
         }
@@ -198,7 +204,32 @@ class DownsampleRegion:
             fine = volume.read(region.channel, box, self.index - 1)
             out[block.relative_to(region.box.start).slices] = downsample(fine, self.level.factors)
         volume.write(region.channel, region.box, out, self.index)
-        return {"bytes": out.nbytes}
+        files = [written(volume, region.channel, region.box, out, self.index)]
+        return {"bytes": out.nbytes, "files": files}
+
+
+def written(volume: Volume, channel: int, box: Box, data: NDArray[Any], level: int = 0) -> Written:
+    """Return what is on disk of a box that was just written.
+
+    Parameters
+    ----------
+    volume : Volume
+    channel : int
+    box : Box
+        Whole shards.
+    data : ndarray, (z, y, x)
+        What was written.
+    level : int
+
+    Raises
+    ------
+    OSError
+        When nothing is there, or it can't be read.
+    """
+    found = read_back(volume, channel, box, level)
+    if not found.size and data.any():
+        raise OSError(f"{volume.path}: {found.files} was written and is not there")
+    return found
 
 
 def _coarser(box: Box, factors: Zyx) -> Box:

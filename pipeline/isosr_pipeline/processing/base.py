@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,16 +35,19 @@ class PlacedSource(Source, Protocol):
         ...
 
 
+_Inner = TypeVar("_Inner", bound=Source)
+
+
 @dataclass(frozen=True)
-class WrappedSource:
-    """A step around a source, which leaves alone all that it doesn't define itself.
+class ForwardingSource(Generic[_Inner]):
+    """What any source around a source takes from it: all but its voxels' size and place.
 
     Parameters
     ----------
-    inner : PlacedSource
+    inner : Source
     """
 
-    inner: PlacedSource
+    inner: _Inner
 
     @property
     def path(self) -> Path:
@@ -62,16 +65,6 @@ class WrappedSource:
         return self.inner.dtype
 
     @property
-    def voxel_size(self) -> tuple[float, float, float]:
-        """In µm, order z, y, x."""
-        return self.inner.voxel_size
-
-    @property
-    def origin(self) -> tuple[float, float, float]:
-        """Centre of the first voxel, in µm."""
-        return self.inner.origin
-
-    @property
     def channels(self) -> tuple[str, ...]:
         """Labels, one for each channel."""
         return self.inner.channels
@@ -81,13 +74,33 @@ class WrappedSource:
         """What is decoded together, in voxels."""
         return self.inner.grain
 
-    def acquired(self, box: Box) -> NDArray[np.bool_]:
-        """Tell which rows of a box were acquired; returns (z, y)."""
-        return self.inner.acquired(box)
-
     def read(self, channel: int, box: Box) -> NDArray[Any]:
         """Read a box that lies in the image; returns (z, y, x) of the source's dtype."""
         return self.inner.read(channel, box)
+
+
+@dataclass(frozen=True)
+class WrappedSource(ForwardingSource[PlacedSource]):
+    """A step around a source, which leaves alone all that it doesn't define itself.
+
+    Parameters
+    ----------
+    inner : PlacedSource
+    """
+
+    @property
+    def voxel_size(self) -> tuple[float, float, float]:
+        """In µm, order z, y, x."""
+        return self.inner.voxel_size
+
+    @property
+    def origin(self) -> tuple[float, float, float]:
+        """Centre of the first voxel, in µm."""
+        return self.inner.origin
+
+    def acquired(self, box: Box) -> NDArray[np.bool_]:
+        """Tell which rows of a box were acquired; returns (z, y)."""
+        return self.inner.acquired(box)
 
 
 def rounded(values: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:

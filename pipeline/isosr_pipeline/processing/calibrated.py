@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.geometry import Box, Zyx
+from isosr_pipeline.geometry import Box
+from isosr_pipeline.processing.base import ForwardingSource
 from isosr_pipeline.sources.base import Source
 
 
 @dataclass(frozen=True)
-class CalibratedSource:
+class CalibratedSource(ForwardingSource[Source]):
     """A source as it is, with its own voxel size or a given one; see `PlacedSource`.
 
     Parameters
@@ -30,7 +29,6 @@ class CalibratedSource:
         When neither is known.
     """
 
-    inner: Source
     given: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -39,21 +37,6 @@ class CalibratedSource:
                 f"{self.inner.path} does not say how large its voxels are; give --voxel-size "
                 "Z,Y,X in µm, such as --voxel-size 5,2,2"
             )
-
-    @property
-    def path(self) -> Path:
-        """File or folder."""
-        return self.inner.path
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Lengths of c, z, y, x."""
-        return self.inner.shape
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        """Of the voxels."""
-        return self.inner.dtype
 
     @property
     def voxel_size(self) -> tuple[float, float, float]:
@@ -68,20 +51,6 @@ class CalibratedSource:
         """Centre of the first voxel, in µm."""
         return (0.0, 0.0, 0.0)
 
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Labels, one for each channel."""
-        return self.inner.channels
-
-    @property
-    def grain(self) -> Zyx:
-        """What is decoded together, in voxels."""
-        return self.inner.grain
-
     def acquired(self, box: Box) -> NDArray[np.bool_]:
         """Tell which rows of a box were acquired: all of them; returns (z, y)."""
         return np.ones(box.shape[:2], np.bool_)
-
-    def read(self, channel: int, box: Box) -> NDArray[Any]:
-        """Read a box that lies in the image; returns (z, y, x) of the source's dtype."""
-        return self.inner.read(channel, box)

@@ -89,7 +89,7 @@ class IsotropicSource(WrappedSource):
 
     def read(self, channel: int, box: Box) -> NDArray[Any]:
         """Read a box that lies in the image; returns (z, y, x) of the source's dtype."""
-        step = self._view.voxel_size[0] / self.inner.voxel_size[0]
+        step = self._view.planes_per_voxel
         last = min(math.ceil((box.stop.z - 1) * step) + 2, self.inner.shape[1])
         start = box.start._replace(z=max(0, math.floor(box.start.z * step) - 1))
         measured = Box(start, box.stop._replace(z=last))

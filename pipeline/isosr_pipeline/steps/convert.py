@@ -156,6 +156,13 @@ def convert(
 def plan_volume(source: PlacedSource, settings: ConvertSettings) -> VolumeSpec:
     """Plan the store that a source is converted to.
 
+    Parameters
+    ----------
+    source : PlacedSource
+        After all processing.
+    settings : ConvertSettings
+        Its shard is used if there is one; else `slab_shard` chooses.
+
     Raises
     ------
     InputError
@@ -163,13 +170,13 @@ def plan_volume(source: PlacedSource, settings: ConvertSettings) -> VolumeSpec:
     """
     chunk = Zyx(*settings.chunk)
     shape, voxel_size = source.shape, source.voxel_size
-    chosen = slab_shard(shape, voxel_size, chunk, source.dtype.itemsize)
+    shard = settings.shard or slab_shard(shape, voxel_size, chunk, source.dtype.itemsize)
     return VolumeSpec(
         shape=shape,
         dtype=source.dtype,
         voxel_size=voxel_size,
         chunk=chunk,
-        shard=Zyx(*settings.shard) if settings.shard else chosen,
+        shard=Zyx(*shard),
         channels=source.channels,
         origin=source.origin,
         ngff=settings.ngff,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box, Zyx, blocks
-from isosr_pipeline.isotropic import IsotropicView
+from isosr_pipeline.isotropic import Grid, IsotropicView, Part
 from isosr_pipeline.metrics import MIN_SUBVOLUME, SSIM_RADIUS, Moments, SpectrumRatio, ssim_map
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import EvaluateSettings
@@ -133,13 +133,14 @@ def evaluate(
     """
     reporter = reporter or SilentReporter()
     measured, made = _complete(store), _complete(restored)
-    before, after = IsotropicView(measured), IsotropicView(made)
+    _check_channel(settings.channel, made)
+    before, after = _restored_part(measured, made), IsotropicView(made)
     if before.shape != after.shape:
         raise InputError(
             f"{restored} has {tuple(after.shape)} voxels, and {store} has {tuple(before.shape)} "
             "on the isotropic grid; give the volume that restore made of it"
         )
-    _check_channel(settings.channel, measured, made)
+    _check_channel(before.channels[settings.channel], measured)
     reference = _open_reference(settings, made) if settings.reference else None
     figures = [
         Figures(
@@ -166,6 +167,19 @@ def _complete(path: Path) -> Volume:
     return volume
 
 
+def _restored_part(measured: Volume, made: Volume) -> Part:
+    """Return what of the measured volume was restored, as the restored volume's history tells."""
+    view = IsotropicView(measured)
+    history = made.attributes.history if made.attributes else []
+    box, channels = Box.whole(view.shape), list(range(made.shape[0]))
+    if history and history[-1].step == "restore":
+        parameters = history[-1].parameters
+        start, stop = parameters.get("roi", (box.start, box.stop))
+        box = Box(Zyx(*start), Zyx(*stop))
+        channels = parameters.get("channels", channels)
+    return Part(view, box, channels)
+
+
 def _check_channel(channel: int, *volumes: Image) -> None:
     for volume in volumes:
         if channel >= volume.shape[0]:
@@ -187,7 +201,7 @@ def _open_reference(settings: EvaluateSettings, restored: Volume) -> Image:
     return reference
 
 
-def _ratio(view: IsotropicView, channel: int, reporter: Reporter, label: str) -> float | None:
+def _ratio(view: Grid, channel: int, reporter: Reporter, label: str) -> float | None:
     """Return the axial/lateral ratio over cubes spread evenly through a volume."""
     edge = min(BLOCK, *view.shape)
     if edge < MIN_SUBVOLUME:
@@ -211,7 +225,7 @@ def _cubes(shape: Zyx, edge: int) -> Iterator[Box]:
 
 
 def _compare(
-    reference: Image, view: IsotropicView, channel: int, reporter: Reporter, label: str
+    reference: Image, view: Grid, channel: int, reporter: Reporter, label: str
 ) -> Comparison:
     """Compare with the reference in two passes: the intensity fit, then the similarity."""
     parts = list(blocks(Box.whole(view.shape), Zyx(BLOCK, BLOCK, BLOCK)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from isosr_pipeline.engine.ledger import count_done
+from isosr_pipeline.engine.survey import survey
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.store.volume import Volume
@@ -39,7 +39,7 @@ def describe(store: Path) -> dict[str, Any]:
         }
         for array in volume.arrays
     ]
-    done, total = (None, None) if own is None or own.complete else count_done(store)
+    begun = None if own is None or own.complete else survey(store)
     return {
         "path": str(store),
         "axes": "czyx",
@@ -51,8 +51,8 @@ def describe(store: Path) -> dict[str, Any]:
         "channels": volume.channels,
         "levels": levels,
         "complete": own.complete if own else None,
-        "regions_done": done,
-        "regions": total,
+        "regions_done": begun.done if begun else None,
+        "regions": begun.total if begun else None,
         "windows": [[w.model_dump() for w in c] for c in own.windows] if own else [],
         "history": [step.model_dump() for step in own.history] if own else [],
     }

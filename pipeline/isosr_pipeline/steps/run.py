@@ -6,11 +6,11 @@ from functools import partial
 
 from isosr_cluster.clients import open_client
 from isosr_models.model_folder import read_description
-from isosr_models.unet import UNet3d
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.devices import cluster_for
-from isosr_pipeline.errors import InputError, MissingInputError
+from isosr_pipeline.errors import MissingInputError
 from isosr_pipeline.progress import Reporter, SilentReporter
+from isosr_pipeline.restoring.restoration import check_restoring
 from isosr_pipeline.sources import split_location
 from isosr_pipeline.steps.convert import convert
 from isosr_pipeline.steps.evaluate import Evaluation, evaluate
@@ -70,11 +70,7 @@ def check_brain(brain: Brain) -> None:
         check_training(brain.train)
     else:
         read_description(brain.model)
-    if brain.restore.halo < UNet3d.receptive_radius:
-        raise InputError(
-            f"restore.halo is {brain.restore.halo}, and the receptive field reaches "
-            f"{UNet3d.receptive_radius} voxels; give that or more"
-        )
+    check_restoring(brain.restore)
     if brain.evaluate.reference is not None:
         reference, _array = split_location(brain.evaluate.reference)
         if not reference.exists():

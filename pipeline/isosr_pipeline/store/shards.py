@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from isosr_pipeline.errors import AlignmentError
 from isosr_pipeline.geometry import AXES, Box, Zyx, blocks
+from isosr_pipeline.store.file_names import each_file, name_files
 from isosr_pipeline.store.tensorstores import FAILURES, Driver, as_os_error, open_tensorstore
 
 _IN_FLIGHT = 2
@@ -34,12 +35,14 @@ class ShardWriter:
         What is one file, in voxels.
     together : Zyx
         What is handed over at once, in voxels: whole shards.
+    zarr_format : {2, 3}
     """
 
     folder: Path
     array: ts.TensorStore
     shard: Zyx
     together: Zyx
+    zarr_format: int
     _pending: deque[Any] = field(default_factory=deque)
 
     def start(self, channel: int, box: Box, data: NDArray[Any]) -> None:
@@ -61,12 +64,23 @@ class ShardWriter:
             When the file system takes no more.
         """
         self._check(box)
+        self._clear(channel, box)
         for part in blocks(box, self.together):
             while len(self._pending) >= _IN_FLIGHT:
                 self._wait_for_one()
             values = data[part.relative_to(box.start).slices]
             target = self.array[(channel, *part.slices)]
             self._pending.append(target.write(values, can_reference_source_data_indefinitely=True))
+
+    def _clear(self, channel: int, box: Box) -> None:
+        """Remove the files of shards that reach beyond the border, and of those beside them.
+
+        What lies beyond would be read from them, and kept: of damaged ones nothing can be read.
+        """
+        if not any(b % shard for b, shard in zip(box.stop, self.shard, strict=True)):
+            return
+        for name in each_file(name_files(channel, box, self.shard, self.zarr_format)):
+            (self.folder / name).unlink(missing_ok=True)
 
     def wait(self) -> None:
         """Wait until all that was begun is on disk; `start` says what is raised."""
@@ -116,7 +130,7 @@ def writing(folder: Path, driver: Driver, shard: Zyx, together: Zyx) -> Iterator
         array = open_tensorstore(folder, driver, writable=True)
     except FAILURES as error:
         raise as_os_error(error, folder) from error
-    writer = ShardWriter(folder, array, shard, together)
+    writer = ShardWriter(folder, array, shard, together, 3 if driver == "zarr3" else 2)
     try:
         yield writer
         writer.wait()

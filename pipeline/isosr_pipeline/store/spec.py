@@ -19,12 +19,14 @@ MAX_CHUNK = 2**31 - 2**20
 MAX_SHARD = 16 * 2**30
 """Bytes of a shard, uncompressed: a worker holds one."""
 
+SMALL_SHARD = Zyx(64, 256, 1024)
+"""Of a volume that comes plane by plane, in voxels, before it is cut to whole chunks."""
+
 Ngff = Literal["0.4", "0.5"]
 """Versions of OME-Zarr that can be written: Zarr v2 without shards, Zarr v3 with them."""
 
 _ROUNDED_TO = 64
 _CUBE_EDGES = (256, 512)
-_SLAB = Zyx(64, 256, 1024)
 _FEW_SHARDS = 4096
 _FILES_PER_TERABYTE = 9000
 _LARGEST_SLAB = 2**30
@@ -140,6 +142,11 @@ def _count(channels: int, levels: list[Level], box: Zyx) -> int:
     return sum(len(RegionGrid((channels, *level.shape), box)) for level in levels)
 
 
+def whole_chunks(lengths: Zyx, chunk: Zyx) -> Zyx:
+    """Return lengths in voxels, cut to whole chunks; one chunk where that is longer."""
+    return Zyx(*(max(1, n // c) * c for n, c in zip(lengths, chunk, strict=True)))
+
+
 def cubic_shard(shape: tuple[int, int, int, int], chunk: Zyx) -> Zyx:
     """Choose shards for volumes that are computed block by block, with a halo.
 
@@ -153,7 +160,7 @@ def cubic_shard(shape: tuple[int, int, int, int], chunk: Zyx) -> Zyx:
     chunk : Zyx
     """
     for edge in _CUBE_EDGES:
-        shard = Zyx(*(max(1, edge // c) * c for c in chunk))
+        shard = whole_chunks(Zyx(edge, edge, edge), chunk)
         if len(RegionGrid(shape, shard)) <= _FEW_SHARDS:
             break
     return shard
@@ -189,7 +196,7 @@ def slab_shard(
     levels = plan_levels(Zyx(*shape[1:]), voxel_size)
     few = max(_FEW_SHARDS, math.prod(shape) * itemsize * _FILES_PER_TERABYTE // 10**12)
     held = [math.ceil(n / c) * c for n, c in zip(shape[1:], chunk, strict=True)]
-    lengths = [max(1, n // c) * c for n, c in zip(_SLAB, chunk, strict=True)]
+    lengths = list(whole_chunks(SMALL_SHARD, chunk))
     while _count(shape[0], levels, Zyx(*lengths)) > few:
         axis = next((i for i in (2, 1, 0) if lengths[i] < held[i]), None)
         if axis is None:

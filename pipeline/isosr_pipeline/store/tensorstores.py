@@ -22,6 +22,11 @@ _FILES_AT_ONCE = 4
 _CODE = re.compile(r"os_error_code='(\d+)'")
 
 
+def zarr_driver(zarr_format: Literal[2, 3]) -> Driver:
+    """Return the driver for arrays of a version of Zarr."""
+    return "zarr3" if zarr_format == 3 else "zarr"
+
+
 @cache
 def _context() -> ts.Context:
     """Return the limits of tensorstore in a process: workers are one a core already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,14 +26,14 @@ from isosr_pipeline.store.metadata import (
 )
 from isosr_pipeline.store.multiscale import read_multiscale
 from isosr_pipeline.store.shards import ShardWriter, writing
+from isosr_pipeline.store.spec import SMALL_SHARD, whole_chunks
+from isosr_pipeline.store.tensorstores import zarr_driver
 
 # What zarr and its codecs raise for a shard that is cut short or altered.
 _UNDECODABLE = (RuntimeError, ValueError)
 
 # What reading metadata of another form raises.
 _DAMAGED = (LookupError, TypeError, ValueError, AttributeError)
-
-_TOGETHER = Zyx(64, 256, 1024)
 
 
 class Volume:
@@ -67,7 +68,6 @@ class Volume:
         attributes: dict[str, Any] = self._group.attrs.asdict()
         paths, self.voxel_size, self.origin, labels = read_ome(attributes, str(path))
         self.arrays = [self._array(p) for p in paths]
-        self._scales = read_multiscale(attributes, str(path)).scales
         self.shape = _four(self.arrays[0].shape)
         self.dtype = check_dtype(self.arrays[0].dtype, str(path))
         self.channels = labels or [f"channel {i}" for i in range(self.shape[0])]
@@ -113,6 +113,10 @@ class Volume:
         """Shards of a level in voxels; its chunks where it has no shards."""
         array = self.arrays[level]
         return Zyx(*(array.shards or array.chunks)[1:])
+
+    @cached_property
+    def _scales(self) -> tuple[tuple[float, ...], ...]:
+        return read_multiscale(self._group.attrs.asdict(), str(self.path)).scales
 
     def step(self, level: int) -> tuple[float, float, float]:
         """Return the voxels of level 0 along each side of a voxel of a level; order z, y, x."""
@@ -161,12 +165,11 @@ class Volume:
         """
         self._require_same()
         array = self.arrays[level]
-        driver: Literal["zarr3", "zarr"] = "zarr3" if array.metadata.zarr_format == 3 else "zarr"
+        driver = zarr_driver(array.metadata.zarr_format)
         shard = together = self.shard(level)
         if not array.shards:
             # Chunks are handed over in groups of what would be a small shard.
-            lengths = zip(_TOGETHER, shard, strict=True)
-            together = Zyx(*(max(1, n // c) * c for n, c in lengths))
+            together = whole_chunks(SMALL_SHARD, shard)
         return writing(self.path / array.path, driver, shard, together)
 
     def _require_same(self) -> None:

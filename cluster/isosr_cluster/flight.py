@@ -1,0 +1,166 @@
+"""The tasks that the scheduler knows of, and how those that have ended did."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import queue
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from distributed import Client, Future
+
+from isosr_cluster.errors import ClusterLostError
+from isosr_cluster.worker_job import call
+
+Item = TypeVar("Item")
+
+_FEWEST_PER_THREAD = 2
+"""One that runs and one that waits, so that no worker is idle while the driver thinks."""
+
+_MOST_PER_THREAD = 16
+"""Of short tasks, a thread is given what it does in a second: they are asked for together."""
+
+_LOST = "the cluster is lost ({}); what is done is kept: start it again, then go on with --resume"
+_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_BETWEEN_COUNTS = 2.0
+_SECONDS_FOR_RESULTS = 5.0
+_SECONDS_BEFORE_ASKING_AGAIN = 1.0
+
+
+@dataclass(frozen=True)
+class Trial(Generic[Item]):
+    """One attempt at an item.
+
+    Parameters
+    ----------
+    item : Item
+    errors, timeouts : int
+        How many attempts have failed before.
+    alone : bool
+        Whether it runs with nothing else on the cluster, as its workers have died before.
+    begun : float
+        When it was submitted, by the monotonic clock.
+    """
+
+    item: Item
+    errors: int = 0
+    timeouts: int = 0
+    alone: bool = False
+    begun: float = 0.0
+
+
+class Flight(Generic[Item]):
+    """The tasks that the scheduler knows of, and those of them that have ended.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    job : str
+        Name of a `WorkerJob` that the workers have.
+
+    Attributes
+    ----------
+    running : dict of Future to Trial
+    """
+
+    def __init__(self, client: Client, job: str) -> None:
+        self._client, self._job = client, job
+        self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._counted = -math.inf
+        self._capacity = 0
+        self._ended_since = 0
+        self.running: dict[Future, Trial[Item]] = {}
+
+    @property
+    def capacity(self) -> int:
+        """How many tasks the workers should be given; looks for new workers at times."""
+        elapsed = time.monotonic() - self._counted
+        if elapsed >= _SECONDS_BETWEEN_COUNTS:
+            threads = max(1, sum(self._client.nthreads().values()))
+            a_second = round(self._ended_since / elapsed / threads)
+            per_thread = min(max(_FEWEST_PER_THREAD, a_second), _MOST_PER_THREAD)
+            self._capacity = per_thread * threads
+            self._counted, self._ended_since = time.monotonic(), 0
+        return self._capacity
+
+    def submit(self, trials: Sequence[Trial[Item]]) -> None:
+        """Give tasks to the cluster."""
+        if not trials:
+            return
+        jobs, items = [self._job] * len(trials), [trial.item for trial in trials]
+        futures = self._client.map(call, jobs, items, pure=False, key="isosr")
+        for trial, future in zip(trials, futures, strict=True):
+            self.running[future] = trial
+            self._watch(future)
+
+    def _watch(self, future: Future) -> None:
+        future.add_done_callback(self._ended.put)
+
+    def ended(self) -> Iterator[tuple[Trial[Item], Any, BaseException | None]]:
+        """Wait a moment, and yield the values or errors of the tasks that have ended meanwhile.
+
+        Results come together: to ask for each would take longer than many a small task.
+
+        Raises
+        ------
+        ClusterLostError
+            When the scheduler is gone.
+        """
+        futures = self._ended_meanwhile()
+        self._ended_since += len(futures)
+        finished = [future for future in futures if future.status == "finished"]
+        values = self._values(finished)
+        for future in futures:
+            if future in finished and future not in values:
+                # Its worker died with the result, or is stopped: it will be computed again.
+                self._client.loop.add_callback(self._watch_later, future)
+                continue
+            trial = self.running.pop(future)
+            error = None if future in values else future.exception()
+            future.release()
+            yield trial, values.get(future), error
+
+    def _watch_later(self, future: Future) -> None:
+        self._client.loop.call_later(_SECONDS_BEFORE_ASKING_AGAIN, self._watch, future)
+
+    def _values(self, finished: list[Future]) -> dict[Future, Any]:
+        """Return the results of tasks, as far as they can be had just now."""
+        if not finished:
+            return {}
+        loop = self._client.loop.asyncio_loop
+        try:
+            return asyncio.run_coroutine_threadsafe(self._gathered(finished), loop).result()
+        except Exception as error:
+            raise ClusterLostError(_LOST.format("the scheduler does not answer")) from error
+
+    async def _gathered(self, finished: list[Future]) -> dict[Future, Any]:
+        gathering = self._client.gather(finished, asynchronous=True)
+        try:
+            values = await asyncio.wait_for(gathering, _SECONDS_FOR_RESULTS)
+        except Exception:  # noqa: BLE001 - whatever a task raises when it is computed again
+            # One that can't be had must not keep the others back.
+            each = (asyncio.wait_for(f._result(), _SECONDS_FOR_RESULTS) for f in finished)
+            values = await asyncio.gather(*each, return_exceptions=True)
+        found = zip(finished, values, strict=True)
+        return {future: value for future, value in found if not isinstance(value, BaseException)}
+
+    def _ended_meanwhile(self) -> list[Future]:
+        """Wait a moment for a task to end, and return all that have."""
+        futures = []
+        try:
+            futures.append(self._ended.get(timeout=_SECONDS_BETWEEN_LOOKS))
+            while True:
+                futures.append(self._ended.get_nowait())
+        except queue.Empty:
+            if self._client.status != "running":
+                raise ClusterLostError(_LOST.format("the scheduler does not answer")) from None
+        for future in futures:
+            if future.status == "cancelled":
+                raise ClusterLostError(_LOST.format("a task was cancelled"))
+        ended = [future for future in futures if future.status in ("finished", "error")]
+        for future in set(futures).difference(ended):
+            self._watch(future)  # its worker died: the scheduler has it computed again
+        return ended

@@ -1,0 +1,138 @@
+"""Restores boxes of a volume on a device, at which one thread is at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from isosr_models.restorers import Restorer
+from isosr_pipeline.errors import WorkFailedError
+from isosr_pipeline.geometry import Box, Context
+from isosr_pipeline.isotropic import IsotropicView
+from isosr_pipeline.level_reader import LevelReader
+from isosr_pipeline.resampling import on_grid
+
+_AT_THE_DEVICE = threading.Lock()
+"""While one thread computes, the others read, decode, encode and write."""
+
+_NO_MEMORY = "not enough memory: you tried to allocate"
+
+
+class Restored(NamedTuple):
+    """A restored box.
+
+    Parameters
+    ----------
+    values : ndarray, (z, y, x) float32
+        In the units of the volume.
+    saturated : int
+        Voxels outside the intensity window, where the restorer can't give back such.
+    """
+
+    values: NDArray[np.float32]
+    saturated: int
+
+
+class DoesNotFitError(Exception):
+    """A block does not fit the memory of the device."""
+
+
+@dataclass
+class DeviceRestorer:
+    """A restorer on its device, with the volume that it restores.
+
+    Parameters
+    ----------
+    view : IsotropicView
+    reader : LevelReader
+        Of the same volume.
+    restorer : Restorer
+    windows : sequence of tuple of 2 floats
+        Intensities of each channel of the volume that are 0 and 1; not used by restorers that take
+        intensities as stored.
+    """
+
+    view: IsotropicView
+    reader: LevelReader
+    restorer: Restorer
+    windows: Sequence[tuple[float, float]]
+
+    def restore(self, channel: int, block: Context, passed: Sequence[Box]) -> Restored:
+        """Read a block with its halo, and restore it.
+
+        Parameters
+        ----------
+        channel : int
+        block : Context
+        passed : sequence of Box
+            Parts of what is kept, counted from its start, that are only resampled.
+
+        Raises
+        ------
+        DoesNotFitError
+            When the device has not enough memory.
+        WorkFailedError
+            When what comes out is not finite.
+        """
+        voxels, place = self._read(channel, block.read)
+        low, high = self.windows[channel] if self.restorer.normalised else (0.0, 1.0)
+        with _AT_THE_DEVICE:
+            try:
+                grid = on_grid(voxels, place, self.restorer.device)
+                found = self._restored(grid, block.keep, low, high - low, passed)
+            except torch.OutOfMemoryError as error:
+                raise DoesNotFitError from error
+            except RuntimeError as error:
+                if _NO_MEMORY not in str(error):
+                    raise
+                raise DoesNotFitError from error
+        self._check(found.values, voxels, block)
+        return found
+
+    def resample(self, channel: int, box: Box) -> NDArray[np.float32]:
+        """Bring a box onto the isotropic grid, and do nothing else to it."""
+        voxels, place = self._read(channel, box)
+        values: NDArray[np.float32] = on_grid(voxels, place, torch.device("cpu")).numpy()
+        return values
+
+    def _read(self, channel: int, box: Box) -> tuple[NDArray[Any], Any]:
+        place = self.view.measured(box)
+        return self.reader.read(channel, place.box), place
+
+    def _restored(
+        self, grid: Tensor, keep: Box, low: float, scale: float, passed: Sequence[Box]
+    ) -> Restored:
+        kept = grid[keep.slices]
+        if not self.restorer.normalised:
+            return Restored(np.ascontiguousarray(kept.cpu().numpy()), 0)
+        normalised = (grid - low) / scale
+        result = self.restorer(normalised[None, None], keep.slices)[0, 0]
+        saturated = 0
+        if self.restorer.saturates:
+            inside = normalised[keep.slices]
+            saturated = int(((inside < 0) | (inside > 1)).sum())
+        result = result * scale + low
+        for box in passed:
+            result[box.slices] = kept[box.slices]
+        return Restored(result.cpu().numpy(), saturated)
+
+    def _check(self, values: NDArray[np.float32], voxels: NDArray[Any], block: Context) -> None:
+        # NaN is what the least of values with NaN is; infinities are the least or the largest.
+        if np.isfinite(values.min()) and np.isfinite(values.max()):
+            return
+        if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
+            raise WorkFailedError(
+                f"{self.view.volume.path}: there are NaN or infinities in or around block "
+                f"{block.kept}; nothing of it is written: replace them in the source, and convert"
+            )
+        raise WorkFailedError(
+            f"the model made NaN or infinities of block {block.kept}; nothing of it is written: "
+            "look for extreme intensities there, or train again"
+        )

@@ -1,0 +1,261 @@
+"""What a restoration is to do: decided, and refused where it can't be, before a worker is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from isosr_models.layers import Statistics
+from isosr_models.model_folder import Description, read_description
+from isosr_models.restorers import Restorer
+from isosr_models.unet import UNet3d
+from isosr_pipeline.engine.output import versions
+from isosr_pipeline.errors import InputError
+from isosr_pipeline.geometry import Box, Zyx
+from isosr_pipeline.isotropic import IsotropicView
+from isosr_pipeline.restoring.fitting import choose_block
+from isosr_pipeline.restoring.models import IDENTITY, load
+from isosr_pipeline.restoring.schemes import CORE, TRIMMED, ExactScheme, PaperScheme, Scheme
+from isosr_pipeline.settings import DEFAULT_PERCENTILES, RestoreSettings
+from isosr_pipeline.store.metadata import Provenance
+from isosr_pipeline.store.spec import VolumeSpec, cubic_shard
+from isosr_pipeline.store.volume import Volume
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """All that is decided before a worker is asked: what is restored, with what, and as what.
+
+    Parameters
+    ----------
+    volume : Volume
+    view : IsotropicView
+        Of the volume.
+    model : str
+        A model folder, or ``"identity"``.
+    description : Description or None
+        Of the model; None for the identity.
+    restorer : Restorer
+        On the CPU, to be asked for its properties.
+    settings : RestoreSettings
+    box : Box
+        What is restored, in voxels of the isotropic grid.
+    channels : list of int
+        Those of the volume that are restored.
+    spec : VolumeSpec
+        Of the output.
+    windows : list of tuple of 2 floats
+        Of all channels of the volume; empty for the identity.
+    """
+
+    volume: Volume
+    view: IsotropicView
+    model: str
+    description: Description | None
+    restorer: Restorer
+    settings: RestoreSettings
+    box: Box
+    channels: list[int]
+    spec: VolumeSpec
+    windows: list[tuple[float, float]]
+
+    @property
+    def halo(self) -> int:
+        """Context on each side of a block, in voxels."""
+        return self.restorer.halo if self.settings.halo is None else self.settings.halo
+
+    @property
+    def floors(self) -> list[float] | None:
+        """Of each channel: where nothing exceeds it, the volume is passed through."""
+        if not self.settings.skip_empty:
+            return None
+        given = self.settings.floor
+        return [low if given is None else given for low, _high in self.windows]
+
+    def scheme(self, memory: float) -> Scheme:
+        """Choose blocks for workers with so many bytes for each.
+
+        Raises
+        ------
+        InputError
+            When not even the smallest block fits.
+        """
+        shard = Zyx(*(min(s, n) for s, n in zip(self.spec.shard, self.box.shape, strict=True)))
+        if self.settings.scheme == "paper":
+            return _paper_scheme(self.view.shape, self.restorer, memory)
+        if self.settings.block == "auto":
+            block = choose_block(shard, self.restorer, self.halo, memory)
+        else:
+            block = Zyx(*(min(b, s) for b, s in zip(self.settings.block, shard, strict=True)))
+        return ExactScheme(block, self.halo, self.restorer.stride)
+
+    def history(self) -> list[Provenance]:
+        """Describe all that decides the result; the size of blocks and the device do not."""
+        volume, settings, model = self.volume, self.settings, self.description
+        step = Provenance(
+            step="restore",
+            source=str(volume.path.resolve()),
+            parameters={
+                "source_id": volume.attributes.id if volume.attributes else None,
+                "method": model.method if model else IDENTITY,
+                "model_sha256": model.weights_sha256 if model else None,
+                "scheme": settings.scheme,
+                "precision": settings.precision,
+                "halo": self.halo,
+                "roi": [list(self.box.start), list(self.box.stop)],
+                "channels": self.channels,
+                "floors": self.floors,
+                "chunk": list(self.spec.chunk),
+                "shard": list(self.spec.shard),
+                "windows": [list(window) for window in self.windows],
+            },
+            versions=versions(),
+        )
+        return [*(volume.attributes.history if volume.attributes else []), step]
+
+
+def check_restoring(settings: RestoreSettings, halo: int = UNet3d.receptive_radius) -> None:
+    """Refuse parameters that don't go together, before anything is opened.
+
+    Parameters
+    ----------
+    settings : RestoreSettings
+    halo : int
+        What the restorer needs, in voxels.
+
+    Raises
+    ------
+    InputError
+        Naming them.
+    """
+    if settings.halo is not None and settings.halo < halo:
+        raise InputError(
+            f"halo is {settings.halo} voxels, and the receptive field of the model reaches {halo}; "
+            f"give {halo} or more, or leave it out"
+        )
+    if settings.floor is not None and not settings.skip_empty:
+        raise InputError(
+            f"floor is {settings.floor:g}, and nothing is skipped below it; ask for skip_empty too"
+        )
+    if settings.scheme == "exact":
+        return
+    own = {"halo": None, "block": "auto", "skip_empty": False}
+    if given := [name for name, value in own.items() if getattr(settings, name) != value]:
+        raise InputError(
+            f"the publication's scheme has blocks of its own, and {' and '.join(given)} can't be "
+            "chosen; leave them out, or take the scheme exact"
+        )
+
+
+def prepare(store: Path, model: str, settings: RestoreSettings) -> Restoration:
+    """Decide what is restored, and refuse what can't be.
+
+    Parameters
+    ----------
+    store : Path
+        A complete OME-Zarr store.
+    model : str
+        Path of a model folder, or ``"identity"``.
+    settings : RestoreSettings
+
+    Raises
+    ------
+    InputError, ModelFormatError
+        When the volume, the model or a parameter doesn't fit the others.
+    """
+    # Workers may stand in another folder.
+    store = store.absolute()
+    model = model if model == IDENTITY else str(Path(model).absolute())
+    volume = Volume(store)
+    volume.require_complete()
+    view = IsotropicView(volume)
+    description = None if model == IDENTITY else read_description(Path(model))
+    restorer = load(model, "cpu", statistics_of(settings), "32")
+    check_restoring(settings, restorer.halo)
+    if model == IDENTITY and (settings.skip_empty or settings.scheme == "paper"):
+        raise InputError(
+            "identity only resamples, and has neither empty cells to skip nor a scheme of blocks; "
+            "leave out skip_empty and scheme, or give a model"
+        )
+    box = settings.roi.box(view, volume.origin) if settings.roi else Box.whole(view.shape)
+    channels = _channels(volume, settings)
+    return Restoration(
+        volume=volume,
+        view=view,
+        model=model,
+        description=description,
+        restorer=restorer,
+        settings=settings,
+        box=box,
+        channels=channels,
+        spec=_spec(volume, view, settings, box, channels),
+        windows=_windows(volume, settings, description) if restorer.normalised else [],
+    )
+
+
+def statistics_of(settings: RestoreSettings) -> Statistics:
+    """Return what normalises features in a scheme."""
+    return "block" if settings.scheme == "paper" else "frozen"
+
+
+def _paper_scheme(shape: Zyx, restorer: Restorer, memory: float) -> PaperScheme:
+    core = (CORE, CORE, CORE)
+    edge = CORE + 2 * TRIMMED
+    needed = restorer.memory(core, (edge, edge, edge))
+    if needed > memory:
+        raise InputError(
+            f"a task may use {memory / 1e9:.1f} GB for a block, and the publication's of {edge}³ "
+            f"voxels takes {needed / 1e9:.1f} GB; give fewer --workers, or --scheme exact"
+        )
+    return PaperScheme(shape)
+
+
+def _channels(volume: Volume, settings: RestoreSettings) -> list[int]:
+    count = volume.shape[0]
+    chosen = list(range(count)) if settings.channel is None else list(settings.channel)
+    for channel in chosen:
+        if channel >= count:
+            raise InputError(
+                f"{volume.path} has {count} channels, and channel {channel} was asked for; they "
+                "count from 0"
+            )
+    if len(set(chosen)) < len(chosen):
+        raise InputError(f"channel names one twice ({chosen}); give each once")
+    return chosen
+
+
+def _spec(
+    volume: Volume,
+    view: IsotropicView,
+    settings: RestoreSettings,
+    box: Box,
+    channels: Sequence[int],
+) -> VolumeSpec:
+    shape = (len(channels), *box.shape)
+    chunk = Zyx(*settings.chunk)
+    z, y, x = (
+        first + start * size
+        for first, start, size in zip(volume.origin, box.start, view.voxel_size, strict=True)
+    )
+    return VolumeSpec(
+        shape=shape,
+        dtype=volume.dtype,
+        voxel_size=view.voxel_size,
+        chunk=chunk,
+        shard=Zyx(*settings.shard) if settings.shard else cubic_shard(shape, chunk),
+        channels=tuple(volume.channels[channel] for channel in channels),
+        origin=(z, y, x),
+    )
+
+
+def _windows(
+    volume: Volume, settings: RestoreSettings, description: Description | None
+) -> list[tuple[float, float]]:
+    channels = range(volume.shape[0])
+    given = settings.window or (description.window if description else None)
+    if given is not None:
+        return [given for _ in channels]
+    percentiles = description.window_percentiles if description else DEFAULT_PERCENTILES
+    found = [volume.window(channel, percentiles) for channel in channels]
+    return [(window.low, window.high) for window in found]

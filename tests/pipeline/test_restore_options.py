@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from isosr_models.layers import use_statistics
+from isosr_models.model_folder import save_model
+from isosr_models.unet import UNet3d
+from isosr_pipeline.errors import HopelessError, InputError, ResumeError, WorkFailedError
+from isosr_pipeline.geometry import Box, Region, Zyx
+from isosr_pipeline.isotropic import IsotropicView
+from isosr_pipeline.restoring import regions
+from isosr_pipeline.restoring.regions import RestoreRegion
+from isosr_pipeline.restoring.schemes import ExactScheme
+from isosr_pipeline.settings import EvaluateSettings, RestoreSettings
+from isosr_pipeline.steps.evaluate import evaluate
+from isosr_pipeline.steps.restore import restore
+from isosr_pipeline.store.creation import create_volume
+from isosr_pipeline.store.metadata import StoreAttributes
+from isosr_pipeline.store.spec import VolumeSpec
+from isosr_pipeline.store.volume import Volume
+
+SMALL = {"chunk": (16, 16, 16), "shard": (32, 32, 32), "window": (0.0, 1.0), "precision": "32"}
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(11)
+    unet = UNet3d(2, residual=True)
+    for module in unet.modules():
+        if isinstance(module, torch.nn.InstanceNorm3d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.3, 3)
+    torch.nn.init.normal_(unet.head[0].weight, std=0.2)
+    return unet
+
+
+@pytest.fixture(scope="module")
+def model(network, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    parameters = {"method": "ot-cyclegan", "window_percentiles": (0.03, 99.97), "training": {}}
+    save_model(folder, {"generator": network}, **parameters)
+    return str(folder)
+
+
+def _voxels(out, channel=0):
+    volume = Volume(out)
+    return volume.read(channel, Box.whole(volume.shape[1:]))
+
+
+def _figures(out):
+    return Volume(out).require_own().history[-1].figures
+
+
+def test_a_part_of_a_channel_is_that_part_of_the_whole(cluster, make_store, tmp_path, model):
+    voxels = np.random.default_rng(2).random((2, 30, 50, 45), np.float32)
+    volume = make_store(voxels, voxel_size=(1.7, 1.0, 1.0))
+    whole, part = tmp_path / "whole.zarr", tmp_path / "part.zarr"
+    restore(volume.path, model, whole, RestoreSettings(**SMALL), cluster)
+    chosen = RestoreSettings(**SMALL, roi="5:44,3:50,:30", channel="1")
+    restore(volume.path, model, part, chosen, cluster)
+    expected = _voxels(whole, 1)[5:44, 3:50, :30]
+    assert np.abs(_voxels(part) - expected).max() < 1e-5
+    assert np.abs(expected - _voxels(whole, 0)[5:44, 3:50, :30]).max() > 0.1
+    made = Volume(part)
+    assert made.channels == ["channel 1"]
+    assert made.origin == (5.0, 3.0, 0.0)
+
+    figures = evaluate(volume.path, part, EvaluateSettings())
+    own = IsotropicView(volume).read(1, Box(Zyx(5, 3, 0), Zyx(44, 50, 30)))
+    alone = make_store(own)
+    assert figures.before == evaluate(alone.path, alone.path, EvaluateSettings()).before
+    with pytest.raises(InputError, match="has 1 channels, and channel 1"):
+        evaluate(volume.path, part, EvaluateSettings(channel=1))
+
+
+@pytest.mark.parametrize("channel", ["2", "0,0"])
+def test_channels_that_are_not_there_are_refused(cluster, make_store, tmp_path, noise, channel):
+    store = make_store(noise).path
+    chosen = RestoreSettings(channel=channel)
+    with pytest.raises(InputError, match=r"channel .* (was asked for|each once)"):
+        restore(store, "identity", tmp_path / "out.zarr", chosen, cluster)
+    assert not (tmp_path / "out.zarr").exists()
+
+
+def test_where_nothing_is_the_volume_is_only_resampled(cluster, make_store, tmp_path, model):
+    voxels = np.full((70, 140, 70), 0.125, np.float32)
+    bright = Box(Zyx(0, 80, 0), Zyx(70, 140, 70))
+    voxels[bright.slices] = np.random.default_rng(2).random(bright.shape, np.float32)
+    store = make_store(voxels).path
+    skipping = {**SMALL, "skip_empty": True, "floor": 0.125}
+    results = []
+    for name, block in (("a", 32), ("b", 20)):
+        out = tmp_path / name
+        restore(store, model, out, RestoreSettings(**skipping, block=block), cluster)
+        results.append(_voxels(out))
+    restore(store, model, tmp_path / "all", RestoreSettings(**SMALL), cluster)
+    everywhere = _voxels(tmp_path / "all")
+    # Cells are 64 voxels wide: the first of two along y shows nothing.
+    assert np.abs(results[0] - results[1]).max() < 1e-5
+    assert (results[0][:, :64] == 0.125).all()
+    assert np.abs(everywhere[:, :64] - 0.125).max() > 0.01
+    assert np.abs(results[0][:, 64:] - everywhere[:, 64:]).max() < 1e-5
+    assert _figures(tmp_path / "a")["passed"] == 70 * 64 * 70
+    assert _figures(tmp_path / "all")["passed"] == 0
+
+
+def test_an_empty_region_never_meets_the_network(make_store, tmp_path, model, monkeypatch):
+    store = make_store(np.full((40, 40, 40), 3, np.uint16)).path
+    job = _job(store, tmp_path / "out.zarr", model, floors=[3.0])
+    monkeypatch.setattr(regions, "load", lambda *_: _Small(0))
+    assert job(Region(0, 0, Box.whole((40, 40, 40))))["passed"] == 40**3
+
+
+def _by_the_publication(network, voxels):
+    """Restore as published, written down anew: everything in memory, sums and counts."""
+    count, total = np.zeros(voxels.shape), np.zeros(voxels.shape)
+    padded = np.pad(voxels, [(20, 300)] * 3, mode="reflect")
+    use_statistics(network, "block")
+    for z in range(0, max(1, voxels.shape[0] - 30), 90):
+        block = padded[z : z + 160, :160, :160]
+        with torch.no_grad():
+            restored = network(torch.from_numpy(block)[None, None])[0, 0].numpy()
+        core = restored[20:140, 20:140, 20:140]
+        place = tuple(slice(a, a + 120) for a in (z, 0, 0))
+        room = total[place].shape
+        total[place] += core[tuple(slice(0, n) for n in room)]
+        count[place] += 1
+    return total / count
+
+
+def test_the_publications_scheme_is_reproduced(cluster, make_store, tmp_path, network, model):
+    voxels = np.random.default_rng(2).random((151, 30, 25), np.float32)
+    store, out = make_store(voxels).path, tmp_path / "out.zarr"
+    chosen = RestoreSettings(**{**SMALL, "shard": (96, 32, 32)}, scheme="paper")
+    restore(store, model, out, chosen, cluster)
+    assert np.abs(_voxels(out) - _by_the_publication(network, voxels)).max() < 1e-5
+    step = Volume(out).require_own().history[-1]
+    assert step.parameters["scheme"] == "paper"
+    assert step.figures["seams"]["z"]["cubes"] > 0
+    with pytest.raises(ResumeError, match=r"parameters\.scheme was 'paper'"):
+        restore(store, model, out, RestoreSettings(**SMALL), cluster, if_exists="resume")
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"scheme": "paper", "block": 64}, "block can't be chosen"),
+        ({"scheme": "paper", "halo": 30, "skip_empty": True}, "halo and skip_empty can't"),
+        ({"floor": 2.0}, "ask for skip_empty too"),
+        ({"halo": 8}, "receptive field of the model reaches 26"),
+    ],
+)
+def test_parameters_that_do_not_go_together_are_refused(
+    cluster, make_store, tmp_path, model, noise, options, rule
+):
+    out = tmp_path / "out.zarr"
+    with pytest.raises(InputError, match=rule):
+        restore(make_store(noise).path, model, out, RestoreSettings(**options), cluster)
+    assert not out.exists()
+
+
+def test_the_identity_has_nothing_to_skip(cluster, make_store, tmp_path, noise):
+    chosen, out = RestoreSettings(skip_empty=True), tmp_path / "out.zarr"
+    with pytest.raises(InputError, match="identity only resamples"):
+        restore(make_store(noise).path, "identity", out, chosen, cluster)
+
+
+def test_nan_in_the_input_is_named_and_not_written(cluster, make_store, tmp_path, model):
+    voxels = np.random.default_rng(2).random((40, 40, 40), np.float32)
+    voxels[3, 4, 5] = np.nan
+    store, out = make_store(voxels).path, tmp_path / "out.zarr"
+    for name in (model, "identity"):
+        chosen = RestoreSettings(**SMALL)
+        with pytest.raises(WorkFailedError, match=r"store1\.zarr: there are NaN or infinities"):
+            restore(store, name, out, chosen, cluster, if_exists="overwrite")
+
+
+class _Small:
+    """Restores blocks of at most so many voxels; larger ones do not fit its memory."""
+
+    halo, stride, normalised, saturates = 2, 4, True, False
+    device = torch.device("cpu")
+
+    def __init__(self, most):
+        self.most = most
+        self.tried = []
+
+    def __call__(self, block, keep):
+        self.tried.append(block.numel())
+        if block.numel() > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return block[:, :, *keep] * 2
+
+
+def _job(store, out, model, floors=None):
+    volume = Volume(store)
+    shape = (1, *volume.shape[1:])
+    spec = VolumeSpec(
+        shape=shape,
+        dtype=volume.dtype,
+        voxel_size=(1.0, 1.0, 1.0),
+        chunk=Zyx(16, 16, 16),
+        shard=Zyx(*(-(-n // 16) * 16 for n in shape[1:])),
+        channels=("a",),
+    )
+    create_volume(out, spec, StoreAttributes())
+    scheme = ExactScheme(Zyx(128, 128, 128), 2, 4)
+    window = [(0.0, 1.0)]
+    return RestoreRegion(store, out, model, scheme, window, [0], Zyx(0, 0, 0), floors, "cpu", "32")
+
+
+def test_a_block_that_does_not_fit_is_halved_and_those_after_it_too(
+    make_store, tmp_path, model, monkeypatch
+):
+    voxels = np.random.default_rng(2).random((200, 100, 100), np.float32)
+    out = tmp_path / "out.zarr"
+    job, small = _job(make_store(voxels).path, out, model), _Small(500_000)
+    monkeypatch.setattr(regions, "load", lambda *_: small)
+    job(Region(0, 0, Box.whole(voxels.shape)))
+    assert np.abs(_voxels(out) - 2 * voxels).max() < 1e-5
+    failed = [n for n in small.tried if n > small.most]
+    # The size that failed is not tried again.
+    assert len(failed) == len(set(failed)) <= 2
+
+
+def test_where_no_block_fits_the_run_is_hopeless(make_store, tmp_path, model, monkeypatch):
+    voxels = np.random.default_rng(2).random((60, 60, 60), np.float32)
+    job = _job(make_store(voxels).path, tmp_path / "out.zarr", model)
+    monkeypatch.setattr(regions, "load", lambda *_: _Small(100))
+    with pytest.raises(HopelessError, match="not even a block of"):
+        job(Region(0, 0, Box.whole(voxels.shape)))
+
+
+def test_seams_and_precision_are_recorded(isosr, make_store, tmp_path, model, capsys):
+    voxels = np.random.default_rng(2).integers(0, 60000, (70, 70, 70), dtype=np.uint16)
+    out = tmp_path / "out.zarr"
+    cut = ["--chunk", 16, "--shard", 32, "--precision", "bf16", "--device", "cpu"]
+    assert isosr("restore", make_store(voxels).path, model, out, *cut) == 0
+    shown = capsys.readouterr().err
+    assert "seams: step across borders against elsewhere: " in shown
+    figures = _figures(out)
+    assert figures["precision"] == "bf16"
+    seam = figures["seams"]["z"]["excess"]
+    assert abs(seam["value"]) < 4 * seam["error"] + 0.01
+    assert json.loads((out / "zarr.json").read_text())["attributes"]["isosr"]["complete"]
