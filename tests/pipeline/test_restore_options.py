@@ -169,9 +169,10 @@ def test_the_identity_has_nothing_to_skip(cluster, make_store, tmp_path, noise):
         restore(make_store(noise).path, "identity", out, chosen, cluster)
 
 
-def test_nan_in_the_input_is_named_and_not_written(cluster, make_store, tmp_path, model):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_named_and_not_written(cluster, make_store, tmp_path, model, value):
     voxels = np.random.default_rng(2).random((40, 40, 40), np.float32)
-    voxels[3, 4, 5] = np.nan
+    voxels[3, 4, 5] = value
     store, out = make_store(voxels).path, tmp_path / "out.zarr"
     for name in (model, "identity"):
         chosen = RestoreSettings(**SMALL)

@@ -15,7 +15,7 @@ from torch import Tensor
 from isosr_models.restorers import Restorer
 from isosr_pipeline.errors import WorkFailedError
 from isosr_pipeline.geometry import Box, Context
-from isosr_pipeline.isotropic import IsotropicView
+from isosr_pipeline.isotropic import IsotropicView, Measured
 from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.resampling import on_grid
 
@@ -79,7 +79,7 @@ class DeviceRestorer:
         DoesNotFitError
             When the device has not enough memory.
         WorkFailedError
-            When what comes out is not finite.
+            When there are NaN or infinities in what is read, or in what comes out.
         """
         voxels, place = self._read(channel, block.read)
         low, high = self.windows[channel] if self.restorer.normalised else (0.0, 1.0)
@@ -93,18 +93,34 @@ class DeviceRestorer:
                 if _NO_MEMORY not in str(error):
                     raise
                 raise DoesNotFitError from error
-        self._check(found.values, voxels, block)
+        if not _finite(found.values):
+            raise WorkFailedError(
+                f"the model made NaN or infinities of block {block.kept}; nothing of it is "
+                "written: look for extreme intensities there, or train again"
+            )
         return found
 
     def resample(self, channel: int, box: Box) -> NDArray[np.float32]:
-        """Bring a box onto the isotropic grid, and do nothing else to it."""
+        """Bring a box onto the isotropic grid, and do nothing else to it.
+
+        Raises
+        ------
+        WorkFailedError
+            When there are NaN or infinities in it.
+        """
         voxels, place = self._read(channel, box)
         values: NDArray[np.float32] = on_grid(voxels, place, torch.device("cpu")).numpy()
         return values
 
-    def _read(self, channel: int, box: Box) -> tuple[NDArray[Any], Any]:
+    def _read(self, channel: int, box: Box) -> tuple[NDArray[Any], Measured]:
         place = self.view.measured(box)
-        return self.reader.read(channel, place.box), place
+        voxels = self.reader.read(channel, place.box)
+        if voxels.dtype.kind == "f" and not _finite(voxels):
+            raise WorkFailedError(
+                f"{self.view.volume.path}: there are NaN or infinities in or around {box} on the "
+                "isotropic grid; nothing is made of it: replace them in the source, and convert"
+            )
+        return voxels, place
 
     def _restored(
         self, grid: Tensor, keep: Box, low: float, scale: float, passed: Sequence[Box]
@@ -123,16 +139,7 @@ class DeviceRestorer:
             result[box.slices] = kept[box.slices]
         return Restored(result.cpu().numpy(), saturated)
 
-    def _check(self, values: NDArray[np.float32], voxels: NDArray[Any], block: Context) -> None:
-        # NaN is what the least of values with NaN is; infinities are the least or the largest.
-        if np.isfinite(values.min()) and np.isfinite(values.max()):
-            return
-        if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
-            raise WorkFailedError(
-                f"{self.view.volume.path}: there are NaN or infinities in or around block "
-                f"{block.kept}; nothing of it is written: replace them in the source, and convert"
-            )
-        raise WorkFailedError(
-            f"the model made NaN or infinities of block {block.kept}; nothing of it is written: "
-            "look for extreme intensities there, or train again"
-        )
+
+def _finite(values: NDArray[Any]) -> bool:
+    # The least of values with NaN is NaN; infinities are the least or the largest.
+    return bool(np.isfinite(values.min()) and np.isfinite(values.max()))
