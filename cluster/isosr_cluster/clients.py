@@ -23,6 +23,7 @@ OpenClient = Callable[[], AbstractContextManager[Client]]
 
 _ADDRESS = re.compile(r"(?:tcp|tls)://(?:\[[^\[\]]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
 _LARGEST_PORT = 65535
+_NOISY = ("distributed", "distributed.client", "tornado.application")
 _WORKERS = {
     # glibc keeps what a region needed for the next one: the system's fresh pages, cleared one by
     # one, took as long as compression. Not more, for a network's activations come in many sizes.
@@ -95,7 +96,7 @@ def open_client(
         When no scheduler answers.
     """
     if cluster != LOCAL:
-        with _connect(cluster, workers, gpus) as client:
+        with _quiet(), _connect(cluster, workers, gpus) as client:
             yield client
         return
     count = _count(workers, threads_per_worker, gpus)
@@ -120,6 +121,20 @@ def open_client(
         with started, kept_up(started, count), Client(started) as client:
             client.wait_for_workers(count)
             yield client
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Dask from telling of a lost scheduler with tracebacks: that becomes an error here."""
+    loggers = [logging.getLogger(name) for name in _NOISY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _count(workers: int | None, threads: int, gpus: Sequence[str] | None) -> int:

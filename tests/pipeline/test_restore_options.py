@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from isosr_models.layers import use_statistics
 from isosr_models.model_folder import save_model
@@ -176,8 +177,21 @@ def test_what_is_no_number_is_named_and_not_written(cluster, make_store, tmp_pat
     store, out = make_store(voxels).path, tmp_path / "out.zarr"
     for name in (model, "identity"):
         chosen = RestoreSettings(**SMALL)
-        with pytest.raises(WorkFailedError, match=r"store1\.zarr: there are NaN or infinities"):
+        with pytest.raises(
+            WorkFailedError, match=r"store1\.zarr: channel 0 has -?(nan|inf) at z 3, y 4, x 5"
+        ):
             restore(store, name, out, chosen, cluster, if_exists="overwrite")
+
+
+def test_a_store_of_another_program_is_known_by_its_metadata(cluster, make_store, tmp_path, noise):
+    store, out = make_store(noise).path, tmp_path / "out.zarr"
+    root = zarr.open_group(store, mode="r+")
+    del root.attrs["isosr"]
+    restore(store, "identity", out, RestoreSettings(), cluster)
+    restore(store, "identity", out, RestoreSettings(), cluster, if_exists="resume")
+    root["0"].attrs["made"] = "anew"
+    with pytest.raises(ResumeError, match=r"parameters\.source_id was"):
+        restore(store, "identity", out, RestoreSettings(), cluster, if_exists="resume")
 
 
 class _Small:

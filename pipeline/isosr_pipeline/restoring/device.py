@@ -116,9 +116,11 @@ class DeviceRestorer:
         place = self.view.measured(box)
         voxels = self.reader.read(channel, place.box)
         if voxels.dtype.kind == "f" and not _finite(voxels):
+            first = np.argwhere(~np.isfinite(voxels))[0]
+            z, y, x = (int(a + b) for a, b in zip(first, place.box.start, strict=True))
             raise WorkFailedError(
-                f"{self.view.volume.path}: there are NaN or infinities in or around {box} on the "
-                "isotropic grid; nothing is made of it: replace them in the source, and convert"
+                f"{self.view.volume.path}: channel {channel} has {voxels[tuple(first)]} at z {z}, "
+                f"y {y}, x {x}; nothing is made of it: replace it in the source, and convert"
             )
         return voxels, place
 

@@ -97,7 +97,7 @@ class Restoration:
             step="restore",
             source=str(volume.path.resolve()),
             parameters={
-                "source_id": volume.attributes.id if volume.attributes else None,
+                "source_id": volume.identity,
                 "method": model.method if model else IDENTITY,
                 "model_sha256": model.weights_sha256 if model else None,
                 "scheme": settings.scheme,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -103,6 +105,19 @@ class Volume:
                 "the store is cut short: make it again"
             )
         return array
+
+    @property
+    def identity(self) -> str:
+        """What tells the volume from another one that takes its place.
+
+        The id in the program's own attribute; of stores of other programs, a checksum of all their
+        metadata.
+        """
+        if self.attributes is not None:
+            return self.attributes.id
+        metadata = [self._group.attrs.asdict(), *(a.metadata.to_dict() for a in self.arrays)]
+        text = json.dumps(metadata, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def chunk(self) -> Zyx:
