@@ -40,6 +40,11 @@ WIDTH = 64
 DRAWS = 4
 """Places that are looked at before restoration for each one that is kept."""
 
+_ERRORS = 3.0
+"""Standard errors beyond which an excess is no chance."""
+
+_VISIBLE = 0.02
+
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
 
@@ -148,6 +153,12 @@ class AxisSeam(BaseModel):
     excess: Figure
     cubes: int
 
+    @property
+    def is_seam(self) -> bool:
+        """Whether the excess is more than the sampling explains, and than an eye would see."""
+        error = self.excess.error
+        return error is not None and abs(self.excess.value) > max(_ERRORS * error, _VISIBLE)
+
 
 class SeamScore(BaseModel):
     """Seams of a restored volume.
@@ -174,9 +185,10 @@ class SeamScore(BaseModel):
         if self.worst is None:
             return "no borders with signal around them"
         axis, seam = self.worst
+        verdict = "there are some" if seam.is_seam else "none to be seen"
         return (
-            f"step across borders against elsewhere: {seam.after} along {axis}, where it is worst, "
-            f"and {seam.before} in the input (difference {seam.excess})"
+            f"{verdict}; along {axis}, where they differ most, steps across borders are "
+            f"{seam.after} of those elsewhere, and {seam.before} in the input"
         )
 
 

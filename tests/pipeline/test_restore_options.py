@@ -256,7 +256,7 @@ def test_seams_and_precision_are_recorded(isosr, make_store, tmp_path, model, ca
     cut = ["--chunk", 16, "--shard", 32, "--precision", "bf16", "--device", "cpu"]
     assert isosr("restore", make_store(voxels).path, model, out, *cut) == 0
     shown = capsys.readouterr().err
-    assert "seams: step across borders against elsewhere: " in shown
+    assert "seams: none to be seen; along " in shown
     figures = _figures(out)
     assert figures["precision"] == "bf16"
     seam = figures["seams"]["z"]["excess"]

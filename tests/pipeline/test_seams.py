@@ -144,7 +144,9 @@ def test_a_step_at_the_borders_gives_the_score_that_it_must():
         assert seam.excess.error == pytest.approx(0, abs=1e-9)
     axis, worst = score.worst
     assert (axis, worst) == ("x", score.x)
-    assert "8.000 ± 0.000 along x" in str(score)
+    assert worst.is_seam
+    assert str(score).startswith("there are some; along x, where they differ most")
+    assert "8.000 ± 0.000 of those elsewhere" in str(score)
 
 
 def test_a_step_elsewhere_is_none_at_the_borders():
