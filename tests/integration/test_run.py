@@ -48,7 +48,7 @@ def test_a_brain_goes_all_the_way_and_is_not_done_twice(isosr, tmp_path, capsys)
     ("section", "change", "message"),
     [
         ("train", {"iterations": None}, "training has no end"),
-        ("restore", {"halo": 5}, "receptive field reaches 26"),
+        ("restore", {"halo": 5}, "receptive field of the model reaches 26"),
         ("evaluate", {"reference": "gone.tif"}, "gone.tif does not exist"),
         ("model", "gone", "gone is not a model"),
         ("source", "gone.tif", "gone.tif does not exist"),
