@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from isosr_models.checkpoint import Progress, save_checkpoint
 from isosr_models.methods import Objective
 from isosr_pipeline.crops import Crops
 from isosr_pipeline.errors import InterruptedRunError
+from isosr_pipeline.loading import batches
 from isosr_pipeline.recording import Recorder
 from isosr_pipeline.settings import TrainSettings
-from isosr_pipeline.stored_crops import StoredCrop, prepare
+from isosr_pipeline.stored_crops import prepare
 from isosr_pipeline.team import Team
 from isosr_pipeline.watching import Watch
 
@@ -165,67 +162,6 @@ class _Clock:
         self.progress = self.progress.model_copy(
             update={"iterations": self.progress.iterations + 1, "seconds": seconds}
         )
-
-
-def batches(
-    crops: Crops,
-    settings: TrainSettings,
-    first: int,
-    device: torch.device,
-    share: tuple[int, int] = (0, 1),
-) -> Iterator[StoredCrop]:
-    """Read batches of crops, as they are stored, without end.
-
-    Parameters
-    ----------
-    crops : Crops
-    settings : TrainSettings
-    first : int
-        Steps that have been taken before.
-    device : torch.device
-        Where they will go.
-    share : tuple of 2 ints
-        Number of this process, and of all that train together.
-
-    Yields
-    ------
-    StoredCrop
-        A batch.
-    """
-    workers = settings.loaders
-    yield from DataLoader(
-        crops,
-        batch_size=settings.batch,
-        sampler=_Share(first, settings.batch, *share),
-        num_workers=workers,
-        # Its own, since a loader draws from the random numbers that training goes on with.
-        generator=torch.Generator(),
-        # Zarr's event loop does not survive a fork.
-        multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_leave_signals_to_the_driver,
-        # Pinned memory is what lets a copy to a GPU go on beside its work.
-        pin_memory=device.type == "cuda",
-    )
-
-
-def _leave_signals_to_the_driver(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-class _Share(torch.utils.data.Sampler[int]):
-    """The numbers of the crops of one process, from a step on, without end.
-
-    All processes together take the crops that one would with a batch as large as all of theirs.
-    """
-
-    def __init__(self, first: int, batch: int, rank: int, processes: int) -> None:
-        self._first, self._batch = first, batch
-        self._rank, self._processes = rank, processes
-
-    def __iter__(self) -> Iterator[int]:
-        for step in itertools.count(self._first):
-            begin = (step * self._processes + self._rank) * self._batch
-            yield from range(begin, begin + self._batch)
 
 
 def _summary(losses: dict[str, float]) -> str:
