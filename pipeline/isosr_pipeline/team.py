@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.queues import SimpleQueue
-from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -98,10 +99,12 @@ def launch(task: Callable[[Team], None], settings: TrainSettings, reporter: Repo
         task(Team(fabric, reporter if fabric.is_global_zero else SilentReporter(), stop_requests))
         return
     context = multiprocessing.get_context("spawn")
-    stop, errors = context.Event(), context.SimpleQueue()
+    # Without a lock, which a signal may find taken by the very thread that it interrupts.
+    stop = context.RawValue(ctypes.c_bool, False)
+    errors = context.SimpleQueue()
     before = set(multiprocessing.active_children())
     try:
-        with stop_requests(stop.set):
+        with stop_requests(partial(_set, stop)):
             member: Callable[..., None] = _member
             fabric.launch(member, task, stop, errors, not isinstance(reporter, SilentReporter))
     except KeyboardInterrupt:
@@ -119,7 +122,7 @@ def launch(task: Callable[[Team], None], settings: TrainSettings, reporter: Repo
 def _member(
     fabric: Fabric,
     task: Callable[[Team], None],
-    stop: Event,
+    stop: ctypes.c_bool,
     errors: SimpleQueue[Exception],
     is_loud: bool,
 ) -> None:
@@ -128,11 +131,11 @@ def _member(
 
     # A terminal's Ctrl-C reaches all processes, and the one that started them tells the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, lambda *_: _set(stop))
 
     @contextmanager
     def listening() -> Iterator[Callable[[], bool]]:
-        yield stop.is_set
+        yield lambda: bool(stop.value)
 
     shown = fabric.is_global_zero and is_loud
     reporter = reporter_for(sys.stderr) if shown else SilentReporter()
@@ -145,6 +148,10 @@ def _member(
     except (IsosrError, ModelError) as error:
         errors.put(error)
         raise
+
+
+def _set(flag: ctypes.c_bool) -> None:
+    flag.value = True
 
 
 def _create(settings: TrainSettings) -> tuple[Fabric, bool]:
