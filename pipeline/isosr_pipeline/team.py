@@ -24,6 +24,8 @@ from isosr_pipeline.settings import TrainSettings
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from isosr_pipeline.launchers import Launcher
+
 Result = TypeVar("Result")
 
 
@@ -77,7 +79,7 @@ def launch(task: Callable[[Team], None], settings: TrainSettings, reporter: Repo
     """Do a task in as many processes as asked for; in this one if it is one.
 
     Under SLURM's ``srun`` and under ``torchrun`` the processes are there already, and each comes
-    here.
+    here; as many on each node as there should be devices.
 
     Parameters
     ----------
@@ -89,15 +91,21 @@ def launch(task: Callable[[Team], None], settings: TrainSettings, reporter: Repo
     Raises
     ------
     InputError
-        When there are fewer GPUs than devices.
+        When there are fewer GPUs than devices, or a launcher has started other processes.
     IsosrError, ModelError
         What the task raises.
     """
-    fabric, spawns = _create(settings)
-    if not spawns:
+    fabric, launcher = _create(settings)
+    if launcher is not None or settings.devices == 1:
         fabric.launch()
-        task(Team(fabric, reporter if fabric.is_global_zero else SilentReporter(), stop_requests))
+        shown = reporter if fabric.is_global_zero else SilentReporter()
+        task(Team(fabric, shown, _patiently if launcher else stop_requests))
         return
+    _launch_members(fabric, task, reporter)
+
+
+def _launch_members(fabric: Fabric, task: Callable[[Team], None], reporter: Reporter) -> None:
+    """Start processes, and wait for them."""
     context = multiprocessing.get_context("spawn")
     # Without a lock, which a signal may find taken by the very thread that it interrupts.
     stop = context.RawValue(ctypes.c_bool, False)
@@ -112,9 +120,15 @@ def launch(task: Callable[[Team], None], settings: TrainSettings, reporter: Repo
             process.kill()
         raise
     except Exception as error:
-        if errors.empty():
-            raise
-        raise errors.get() from error
+        if not errors.empty():
+            raise errors.get() from error
+        if stop.value:
+            # A process that a signal met before it listened.
+            raise InterruptedRunError(
+                "interrupted before training began; give the same command again, with --resume if "
+                "it was there (run does so by itself)"
+            ) from error
+        raise
     if not errors.empty():
         raise errors.get()
 
@@ -150,29 +164,50 @@ def _member(
         raise
 
 
+@contextmanager
+def _patiently() -> Iterator[Callable[[], bool]]:
+    """Listen for signals, however often they come.
+
+    A launcher passes on what all processes of its job were sent too; and ends what does not stop.
+    """
+    stop = ctypes.c_bool(False)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, lambda *_: _set(stop)) for number in numbers}
+    try:
+        yield lambda: bool(stop.value)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 def _set(flag: ctypes.c_bool) -> None:
     flag.value = True
 
 
-def _create(settings: TrainSettings) -> tuple[Fabric, bool]:
-    """Return Fabric for a training, and whether it has to start processes."""
+def _create(settings: TrainSettings) -> tuple[Fabric, Launcher | None]:
+    """Return Fabric for a training, and what has started its processes, if they are there."""
     # It takes more than a second to import, which other commands should not wait for.
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    from isosr_pipeline.launchers import environment_of, find_launcher
 
     device = choose_device(settings.device).type
     check_devices(settings)
-    exists = TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
-    several = settings.devices > 1
+    launcher = find_launcher()
+    if launcher is not None:
+        launcher.check(settings.devices)
+    processes = launcher.processes if launcher else settings.devices
+    # Spawned, since what is read and compressed by threads does not survive a fork.
+    several = "ddp" if launcher else "ddp_spawn"
     fabric = Fabric(
         accelerator=device,
         devices=settings.devices,
-        # Spawned, since what is read and compressed by threads does not survive a fork.
-        strategy=("ddp" if exists else "ddp_spawn") if several else "auto",
+        num_nodes=launcher.nodes if launcher else 1,
+        strategy=several if processes > 1 else "auto",
         precision="bf16-mixed" if _is_bf16(settings, device) else "32-true",
+        plugins=[environment_of(launcher)],
     )
-    return fabric, several and not exists
+    return fabric, launcher
 
 
 def check_devices(settings: TrainSettings) -> None:
@@ -186,7 +221,10 @@ def check_devices(settings: TrainSettings) -> None:
     if choose_device(settings.device).type != "cuda":
         return
     if settings.devices > (found := torch.cuda.device_count()):
-        raise InputError(f"devices is {settings.devices}, and there are {found} GPUs; give fewer")
+        raise InputError(
+            f"devices is {settings.devices}, and there are {found} GPUs here; give fewer, or let "
+            "each process of a launcher see all GPUs of its node"
+        )
     if settings.precision == "bf16" and not torch.cuda.is_bf16_supported(False):
         raise InputError("precision is bf16, which this GPU does not have; give --precision 32")
 
