@@ -152,6 +152,11 @@ class _Opened:
         self.reader = LevelReader(self.volume)
 
 
+def are_alike(one: float, other: float) -> bool:
+    """Return whether isotropic voxels, in µm, are as large as each other for a model: to 1 %."""
+    return abs(one - other) <= _SAME_VOXELS * one
+
+
 def check_alike(views: Sequence[IsotropicView]) -> None:
     """Refuse volumes whose isotropic voxels are not as large as those of the first.
 
@@ -163,7 +168,7 @@ def check_alike(views: Sequence[IsotropicView]) -> None:
     first, *others = views
     for other in others:
         a, b = first.voxel_size[2], other.voxel_size[2]
-        if abs(a - b) > _SAME_VOXELS * a:
+        if not are_alike(a, b):
             raise InputError(
                 f"{first.volume.path} has isotropic voxels of {a:g} µm and {other.volume.path} of "
                 f"{b:g} µm, and a model is of one microscope; train on each by itself"

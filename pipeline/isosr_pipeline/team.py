@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.queues import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
@@ -204,7 +204,7 @@ def _create(settings: TrainSettings) -> tuple[Fabric, Launcher | None]:
         devices=settings.devices,
         num_nodes=launcher.nodes if launcher else 1,
         strategy=several if processes > 1 else "auto",
-        precision="bf16-mixed" if _is_bf16(settings, device) else "32-true",
+        precision="bf16-mixed" if choose_precision(settings) == "bf16" else "32-true",
         plugins=[environment_of(launcher)],
     )
     return fabric, launcher
@@ -229,7 +229,9 @@ def check_devices(settings: TrainSettings) -> None:
         raise InputError("precision is bf16, which this GPU does not have; give --precision 32")
 
 
-def _is_bf16(settings: TrainSettings, device: str) -> bool:
-    if settings.precision == "auto":
-        return device == "cuda" and torch.cuda.is_bf16_supported(False)
-    return settings.precision == "bf16"
+def choose_precision(settings: TrainSettings) -> Literal["32", "bf16"]:
+    """Return the precision of forward passes, chosen for the device if it was not given."""
+    if settings.precision != "auto":
+        return settings.precision
+    on_gpu = choose_device(settings.device).type == "cuda"
+    return "bf16" if on_gpu and torch.cuda.is_bf16_supported(False) else "32"
