@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -77,6 +77,14 @@ class OTCycleGANConfig(BaseModel):
     shared_axial: bool = False
     bottleneck_norm: bool = True
     gradient_checkpointing: bool = False
+
+
+class Contrast(NamedTuple):
+    """Standard deviations of crops, of what they were restored to, and of the difference."""
+
+    given: float
+    restored: float
+    added: float
 
 
 def least_squares(scores: Tensor, target: float) -> Tensor:
@@ -189,6 +197,10 @@ class OTCycleGAN:
             self.generator.load_state_dict(self.restorer.state_dict())
         self._phase.frozen.fill_(True)
 
+    def release_norm(self) -> None:
+        """Go on with each crop normalised by its own statistics, which the running ones follow."""
+        self._phase.frozen.fill_(False)
+
     @property
     def restorer(self) -> UNet3d:
         """The generator, or the average of its weights."""
@@ -196,13 +208,13 @@ class OTCycleGAN:
             return self.generator
         return cast(UNet3d, self._average.module)
 
-    def contrast(self) -> tuple[float, float]:
-        """Return the standard deviations of the last crops, and of what they were restored to."""
+    def contrast(self) -> Contrast:
+        """Return the contrast of the last crops, before and after."""
         if self._seen is None:
-            return 0.0, 0.0
+            return Contrast(0.0, 0.0, 0.0)
         y, x = self._seen
-        given, restored = self.execution.mean(torch.stack((y.std(), x.std()))).tolist()
-        return given, restored
+        spreads = torch.stack((y.std(), x.std(), (x - y).std()))
+        return Contrast(*self.execution.mean(spreads).tolist())
 
     def networks(self) -> dict[str, nn.Module]:
         """Return what a model folder keeps: the restorer, and the blur that it has learned."""

@@ -113,7 +113,7 @@ def _train(
         progress = optimise(objective, crops, model, settings, start, team, calibration)
         objective.execution.average_statistics(objective.modules().values())
         record = {
-            **progress.model_dump(mode="json"),
+            **progress.model_dump(mode="json", exclude={"watch"}),
             "device": str(device),
             "versions": versions(),
         }
