@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from isosr_pipeline.crops import Crops
+from isosr_pipeline.errors import IsosrError
 from isosr_pipeline.settings import TrainSettings
 from isosr_pipeline.stored_crops import StoredCrop
 
@@ -42,13 +43,19 @@ def batches(
     ------
     StoredCrop
         A batch.
+
+    Raises
+    ------
+    IsosrError, OSError
+        When a store can't be read, whichever process has found that.
     """
     workers = settings.loaders
     loader = DataLoader(
-        crops,
+        _Attempts(crops),
         batch_size=settings.batch,
         sampler=_Share(first, settings.batch, *share),
         num_workers=workers,
+        collate_fn=_collate,
         # Its own, since a loader draws from the random numbers that training goes on with.
         generator=torch.Generator(),
         # Zarr's event loop does not survive a fork.
@@ -59,7 +66,10 @@ def batches(
     )
     with _holding_signals():
         stream = iter(loader)
-    yield from stream
+    for found in stream:
+        if isinstance(found, Exception):
+            raise found
+        yield found
 
 
 @contextmanager
@@ -82,6 +92,31 @@ def _leave_signals_to_the_driver(_worker: int) -> None:
     # A loader ends when the training process says so, or is gone.
     for number in _STOPPING:
         signal.signal(number, signal.SIG_IGN)
+
+
+class _Attempts(Dataset[StoredCrop | Exception]):
+    """Crops, or why there is none: what a loader raises, torch makes a traceback's text of.
+
+    Parameters
+    ----------
+    crops : Crops
+    """
+
+    def __init__(self, crops: Crops) -> None:
+        self._crops = crops
+
+    def __getitem__(self, index: int) -> StoredCrop | Exception:
+        try:
+            return self._crops[index]
+        except (IsosrError, OSError) as error:
+            return error
+
+
+def _collate(found: list[StoredCrop | Exception]) -> StoredCrop | Exception:
+    """Make a batch of crops; or return the first error."""
+    errors = (one for one in found if isinstance(one, Exception))
+    batch: StoredCrop | Exception = next(errors, None) or default_collate(found)
+    return batch
 
 
 class _Share(torch.utils.data.Sampler[int]):
