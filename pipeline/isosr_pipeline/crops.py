@@ -109,7 +109,12 @@ class Crops(Dataset[StoredCrop]):
             )
             return
         for store, share in zip(self.stores, self.sampler.share, strict=True):
-            yield f"{store}: {share:.1%} is foreground, where nine crops in ten are drawn"
+            if share:
+                yield f"{store}: {share:.1%} is foreground, where nine crops in ten are drawn"
+            elif any(self.sampler.share):
+                yield f"{store}: nothing stands out; only crops drawn from everywhere may be of it"
+            else:
+                yield f"{store}: nothing stands out, so that crops are drawn from everywhere"
 
     def __getitem__(self, index: int) -> StoredCrop:
         """Read a crop; its tensors have the same shapes and dtypes for all."""
