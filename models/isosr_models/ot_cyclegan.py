@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -87,6 +87,21 @@ class Contrast(NamedTuple):
     added: float
 
 
+class Comparison(NamedTuple):
+    """What a discriminator is to tell apart: planes of volumes, (n, 1, height, width).
+
+    Attributes
+    ----------
+    critic : torch.nn.Module
+    real, fake : Tensor
+        Measured planes, and generated ones that should pass for them.
+    """
+
+    critic: nn.Module
+    real: Tensor
+    fake: Tensor
+
+
 def least_squares(scores: Tensor, target: float) -> Tensor:
     """Return the mean of ``(scores - target)²``, the least-squares GAN term (Mao et al. 2017)."""
     return (scores.float() - target).square().mean()
@@ -154,11 +169,11 @@ class OTCycleGAN:
             x = self.generator(y).float()
             y_again = self.blur(x).float()
         self._seen = y, x.detach()
-        pairs = self._draw_pairs(y, x, y_again)
+        comparisons = list(self._compare(y, x, y_again))
 
         self._require_critic_gradients(False)
         with self.execution.autocast():
-            terms = [least_squares(d(fake), 1.0) for d, _, fake in pairs]
+            terms = [least_squares(one.critic(one.fake), 1.0) for one in comparisons]
         adversarial = torch.stack(terms).sum()
         cycle = (y_again - y).abs().mean()
         self._update(self._generators, adversarial + self.config.cycle_weight * cycle)
@@ -168,8 +183,9 @@ class OTCycleGAN:
         self._require_critic_gradients(True)
         with self.execution.autocast():
             terms = [
-                least_squares(d(real), 1.0) + least_squares(d(fake.detach()), 0.0)
-                for d, real, fake in pairs
+                least_squares(one.critic(one.real), 1.0)
+                + least_squares(one.critic(one.fake.detach()), 0.0)
+                for one in comparisons
             ]
         discrimination = torch.stack(terms).sum()
         self._update(self._critics, discrimination)
@@ -235,31 +251,24 @@ class OTCycleGAN:
         """Return the optimisers by name, for a checkpoint."""
         return {"generators": self._generators, "critics": self._critics}
 
-    def _draw_pairs(
-        self, y: Tensor, x: Tensor, y_again: Tensor
-    ) -> list[tuple[nn.Module, Tensor, Tensor]]:
-        """Return (discriminator, real planes, fake planes) for each of the six comparisons."""
-        pairs = []
+    def _compare(self, y: Tensor, x: Tensor, y_again: Tensor) -> Iterator[Comparison]:
+        """Draw the planes of the six comparisons."""
         count = self.config.planes
         depth = draw_depth() if self.config.projections else 1
         for orientation in ORIENTATIONS:
             lateral = draw_planes(y.shape, "xy", count).to(y.device)
             across = draw_planes(y.shape, orientation, count).to(y.device)
-            pairs.append(
-                (
-                    self.sharp_critics[self._critic_of(orientation)],
-                    take_planes(y, "xy", lateral, depth),
-                    take_planes(x, orientation, across, depth),
-                )
+            critic = self._critic_of(orientation)
+            yield Comparison(
+                self.sharp_critics[critic],
+                real=take_planes(y, "xy", lateral, depth),
+                fake=take_planes(x, orientation, across, depth),
             )
-            pairs.append(
-                (
-                    self.blurred_critics[self._critic_of(orientation)],
-                    take_planes(y, orientation, across),
-                    take_planes(y_again, orientation, across),
-                )
+            yield Comparison(
+                self.blurred_critics[critic],
+                real=take_planes(y, orientation, across),
+                fake=take_planes(y_again, orientation, across),
             )
-        return pairs
 
     def _unet(self, residual: bool) -> UNet3d:
         return UNet3d(
