@@ -54,10 +54,10 @@ class Launcher:
             remedy = f"give --devices {self.most}, or have it start {devices} on each node"
         else:
             remedy = f"have it start {devices} on each node"
+        nodes = "a node" if self.nodes == 1 else f"{self.nodes} nodes, up to {self.most} on each"
         raise InputError(
-            f"{self.name} has started {self.processes} processes on {self.nodes} nodes, up to "
-            f"{self.most} on each, and devices is {devices}, which must be their number on each; "
-            f"{remedy}"
+            f"{self.name} has started {self.processes} processes on {nodes}, and devices is "
+            f"{devices}, which must be their number on each node; {remedy}"
         )
 
 
