@@ -60,6 +60,7 @@ def optimise(
     loop = _Loop(objective, model, team, _Clock(settings, start))
     vote = loop.vote(False)
     if vote.is_over:
+        loop.watch.conclude()
         return start
     clock = loop.clock
     with (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -266,9 +267,16 @@ def test_suspicion_outlasts_an_interruption(store, tmp_path, monkeypatch):
         with pytest.raises(InterruptedRunError):
             train([store], model, settings)
     assert read_progress(model).watch["outside"]["cycle"] == 3
-    monkeypatch.setattr(watching, "OUTSIDE_STEPS", 5)
+    shutil.copytree(model, tmp_path / "copy")
+    with monkeypatch.context() as patched:
+        patched.setattr(watching, "OUTSIDE_STEPS", 5)
+        with pytest.raises(CollapsedError, match="iteration 3 is kept"):
+            train([store], model, settings, if_exists="resume")
+    # Nor is it saved as a model by giving it an end that has been reached.
+    monkeypatch.setattr(watching, "_SUSPICIOUS", 3)
+    ended = settings.model_copy(update={"iterations": 5})
     with pytest.raises(CollapsedError, match="iteration 3 is kept"):
-        train([store], model, settings, if_exists="resume")
+        train([store], tmp_path / "copy", ended, if_exists="resume")
 
 
 def test_the_last_two_checkpoints_and_the_last_good_one_are_kept(

@@ -13,7 +13,10 @@ import psutil
 import pytest
 
 from isosr_models.checkpoint import CHECKPOINT, read_progress
+from isosr_pipeline.errors import InterruptedRunError
+from isosr_pipeline.progress import SilentReporter
 from isosr_pipeline.recording import LOSSES
+from isosr_pipeline.team import _launch_members
 
 OPTIONS = [
     "--crop",
@@ -63,3 +66,16 @@ def test_loaders_end_with_the_process_that_they_load_for(training):
     process.kill()
     _gone, left = psutil.wait_procs(children, timeout=60)
     assert not left
+
+
+class _Starting:
+    """Starts processes of which one meets a signal before it listens."""
+
+    def launch(self, *_arguments):
+        signal.raise_signal(signal.SIGTERM)
+        raise RuntimeError("process 0 terminated with signal SIGTERM")
+
+
+def test_a_signal_while_processes_start_can_be_resumed():
+    with pytest.raises(InterruptedRunError, match="give the same command again"):
+        _launch_members(_Starting(), print, SilentReporter())
