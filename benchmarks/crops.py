@@ -20,10 +20,10 @@ from torch.utils.data import default_collate
 
 from isosr_pipeline.crops import Crops
 from isosr_pipeline.geometry import Zyx
+from isosr_pipeline.loading import batches
 from isosr_pipeline.settings import DEFAULT_PERCENTILES, TrainSettings
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.stored_crops import prepare
-from isosr_pipeline.training import batches
 
 _WARM_UP = 8
 

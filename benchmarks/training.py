@@ -64,7 +64,7 @@ def train_on_a_simulation(folder: Path, seed: int, options: argparse.Namespace) 
     trained = measure(isosr("train", store, model, *method, *end))
     measure(isosr("restore", store, model, restored, "--block", 128))
     figures = run_json("evaluate", store, restored, "--reference", truth)
-    blur = [f"{width:.2f}" for width in run_json("psf", model)["broadening_um"].values()]
+    blur = [f"{more['um']:.2f}" for more in run_json("psf", model)["broadening_um"].values()]
     before, after = (
         {**figures[when], **figures[when]["against_reference"]} for when in ("before", "after")
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -45,6 +45,8 @@ class Progress(BaseModel):
     failures : tuple of dict
         Where training broke down before and was gone on with: the iteration, the reason, and what
         was changed.
+    watch : dict
+        What whoever watches the training must remember.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,6 +55,7 @@ class Progress(BaseModel):
     seconds: float
     run: dict[str, Any]
     failures: tuple[dict[str, Any], ...] = ()
+    watch: dict[str, Any] = Field(default_factory=dict)
 
 
 def save_checkpoint(

@@ -22,7 +22,7 @@ _SAME = ("method", "width", "blur", "start", "bottleneck_norm")
 def start_from(objective: Objective, folder: Path, run: Mapping[str, Any]) -> None:
     """Give an objective the weights of a trained model; what that doesn't have stays as it is.
 
-    Optimisers begin anew, and so do the critics where the model has none.
+    Optimisers begin anew, and so do the critics, which a model folder does not hold.
 
     Parameters
     ----------

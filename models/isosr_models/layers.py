@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -94,17 +95,28 @@ def calibrate(module: nn.Module, samples: Iterable[Tensor]) -> int:
     samples : iterable of Tensor, each (1, 1, z, y, x) float32
         Normalised crops, drawn like those of the training.
     """
-    module.eval()
-    norms = list(_norms(module))
+    # A copy is never compiled: each setting of the norms would be compiled anew.
+    follower = copy.deepcopy(module).eval()
+    for norm in _norms(follower):
+        norm.train()
+        # What is followed is then the last sample alone.
+        norm.momentum = 1.0
+    followed, statistics = list(_statistics(follower)), list(_statistics(module))
     count = 0
     for sample in samples:
-        for norm in norms:
-            norm.train()
-            norm.momentum = 1.0 / (count + 1)
-        module(sample)
+        follower(sample)
         count += 1
+        for mean, value in zip(statistics, followed, strict=True):
+            mean.lerp_(value, 1.0 / count)
     use_statistics(module, "frozen")
     return count
+
+
+def _statistics(module: nn.Module) -> Iterator[Tensor]:
+    for norm in _norms(module):
+        for value in (norm.running_mean, norm.running_var):
+            if value is not None:
+                yield value
 
 
 def fold_norm(convolution: nn.Conv3d, norm: nn.InstanceNorm3d) -> nn.Conv3d:

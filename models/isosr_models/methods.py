@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from isosr_models.errors import ModelConfigError
 from isosr_models.execution import Execution
-from isosr_models.ot_cyclegan import OTCycleGAN, OTCycleGANConfig
+from isosr_models.ot_cyclegan import Contrast, OTCycleGAN, OTCycleGANConfig
 from isosr_models.unet import UNet3d
 
 
@@ -29,8 +29,8 @@ class Objective(Protocol):
         """Improve on a batch of crops, (n, 1, z, y, x) float32; return the losses by name."""
         ...
 
-    def contrast(self) -> tuple[float, float]:
-        """Return the standard deviations of the last crops, and of what they were restored to."""
+    def contrast(self) -> Contrast:
+        """Return the contrast of the last crops, before and after."""
         ...
 
     @property
@@ -40,6 +40,10 @@ class Objective(Protocol):
 
     def freeze_norm(self, crops: Iterable[Tensor]) -> None:
         """Calibrate the restorer on crops, (1, 1, z, y, x); train it with these statistics."""
+        ...
+
+    def release_norm(self) -> None:
+        """Train it with the statistics of each crop again."""
         ...
 
     def networks(self) -> dict[str, nn.Module]:

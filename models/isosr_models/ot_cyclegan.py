@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
-from typing import Literal, cast
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -79,6 +79,29 @@ class OTCycleGANConfig(BaseModel):
     gradient_checkpointing: bool = False
 
 
+class Contrast(NamedTuple):
+    """Standard deviations of crops, of what they were restored to, and of the difference."""
+
+    given: float
+    restored: float
+    added: float
+
+
+class Comparison(NamedTuple):
+    """What a discriminator is to tell apart: planes of volumes, (n, 1, height, width).
+
+    Attributes
+    ----------
+    critic : torch.nn.Module
+    real, fake : Tensor
+        Measured planes, and generated ones that should pass for them.
+    """
+
+    critic: nn.Module
+    real: Tensor
+    fake: Tensor
+
+
 def least_squares(scores: Tensor, target: float) -> Tensor:
     """Return the mean of ``(scores - target)²``, the least-squares GAN term (Mao et al. 2017)."""
     return (scores.float() - target).square().mean()
@@ -146,11 +169,11 @@ class OTCycleGAN:
             x = self.generator(y).float()
             y_again = self.blur(x).float()
         self._seen = y, x.detach()
-        pairs = self._draw_pairs(y, x, y_again)
+        comparisons = list(self._compare(y, x, y_again))
 
         self._require_critic_gradients(False)
         with self.execution.autocast():
-            terms = [least_squares(d(fake), 1.0) for d, _, fake in pairs]
+            terms = [least_squares(one.critic(one.fake), 1.0) for one in comparisons]
         adversarial = torch.stack(terms).sum()
         cycle = (y_again - y).abs().mean()
         self._update(self._generators, adversarial + self.config.cycle_weight * cycle)
@@ -160,8 +183,9 @@ class OTCycleGAN:
         self._require_critic_gradients(True)
         with self.execution.autocast():
             terms = [
-                least_squares(d(real), 1.0) + least_squares(d(fake.detach()), 0.0)
-                for d, real, fake in pairs
+                least_squares(one.critic(one.real), 1.0)
+                + least_squares(one.critic(one.fake.detach()), 0.0)
+                for one in comparisons
             ]
         discrimination = torch.stack(terms).sum()
         self._update(self._critics, discrimination)
@@ -189,6 +213,10 @@ class OTCycleGAN:
             self.generator.load_state_dict(self.restorer.state_dict())
         self._phase.frozen.fill_(True)
 
+    def release_norm(self) -> None:
+        """Go on with each crop normalised by its own statistics, which the running ones follow."""
+        self._phase.frozen.fill_(False)
+
     @property
     def restorer(self) -> UNet3d:
         """The generator, or the average of its weights."""
@@ -196,13 +224,13 @@ class OTCycleGAN:
             return self.generator
         return cast(UNet3d, self._average.module)
 
-    def contrast(self) -> tuple[float, float]:
-        """Return the standard deviations of the last crops, and of what they were restored to."""
+    def contrast(self) -> Contrast:
+        """Return the contrast of the last crops, before and after."""
         if self._seen is None:
-            return 0.0, 0.0
+            return Contrast(0.0, 0.0, 0.0)
         y, x = self._seen
-        given, restored = self.execution.mean(torch.stack((y.std(), x.std()))).tolist()
-        return given, restored
+        spreads = torch.stack((y.std(), x.std(), (x - y).std()))
+        return Contrast(*self.execution.mean(spreads).tolist())
 
     def networks(self) -> dict[str, nn.Module]:
         """Return what a model folder keeps: the restorer, and the blur that it has learned."""
@@ -223,31 +251,24 @@ class OTCycleGAN:
         """Return the optimisers by name, for a checkpoint."""
         return {"generators": self._generators, "critics": self._critics}
 
-    def _draw_pairs(
-        self, y: Tensor, x: Tensor, y_again: Tensor
-    ) -> list[tuple[nn.Module, Tensor, Tensor]]:
-        """Return (discriminator, real planes, fake planes) for each of the six comparisons."""
-        pairs = []
+    def _compare(self, y: Tensor, x: Tensor, y_again: Tensor) -> Iterator[Comparison]:
+        """Draw the planes of the six comparisons."""
         count = self.config.planes
         depth = draw_depth() if self.config.projections else 1
         for orientation in ORIENTATIONS:
             lateral = draw_planes(y.shape, "xy", count).to(y.device)
             across = draw_planes(y.shape, orientation, count).to(y.device)
-            pairs.append(
-                (
-                    self.sharp_critics[self._critic_of(orientation)],
-                    take_planes(y, "xy", lateral, depth),
-                    take_planes(x, orientation, across, depth),
-                )
+            critic = self._critic_of(orientation)
+            yield Comparison(
+                self.sharp_critics[critic],
+                real=take_planes(y, "xy", lateral, depth),
+                fake=take_planes(x, orientation, across, depth),
             )
-            pairs.append(
-                (
-                    self.blurred_critics[self._critic_of(orientation)],
-                    take_planes(y, orientation, across),
-                    take_planes(y_again, orientation, across),
-                )
+            yield Comparison(
+                self.blurred_critics[critic],
+                real=take_planes(y, orientation, across),
+                fake=take_planes(y_again, orientation, across),
             )
-        return pairs
 
     def _unet(self, residual: bool) -> UNet3d:
         return UNet3d(

@@ -19,6 +19,7 @@ from isosr_models.unet import UNet3d
 SPOT = 4.0
 """FWHM in voxels of the spot that `broadening` looks at: about what a microscope resolves."""
 
+_CUT = 1.05
 _FWHM_OF_SIGMA = 2.3548
 _REACH = 12
 """How far from the point the response of a U-Net is shown, in voxels."""
@@ -114,7 +115,7 @@ def widths(kernel: NDArray[np.float32]) -> tuple[Width, Width, Width]:
     return _width(kernel, peak, 0), _width(kernel, peak, 1), _width(kernel, peak, 2)
 
 
-def broadening(kernel: NDArray[np.float32], spot: float = SPOT) -> tuple[float, float, float]:
+def broadening(kernel: NDArray[np.float32], spot: float = SPOT) -> tuple[Width, Width, Width]:
     """Measure by how much a kernel broadens a Gaussian spot along each axis.
 
     Volumes hold nothing finer than what a microscope resolves, so that training leaves a kernel's
@@ -129,25 +130,41 @@ def broadening(kernel: NDArray[np.float32], spot: float = SPOT) -> tuple[float, 
 
     Returns
     -------
-    tuple of 3 floats
-        Along z, y, x, in voxels; the kernel's own FWHM for a Gaussian, 0 for a point.
+    tuple of 3 Width
+        Along z, y, x; the kernel's own FWHM for a Gaussian, 0 for a point. Not complete where the
+        kernel is cut off: where it would broaden the spot by a twentieth more if its outermost
+        values went on.
 
     Raises
     ------
     ModelError
         When nothing above 0 is left of the spot.
     """
+    z, y, x = (_broadening(kernel, spot, axis) for axis in range(3))
+    return z, y, x
+
+
+def _broadening(kernel: NDArray[np.float32], spot: float, axis: int) -> Width:
+    beyond = [(0, 0)] * 3
+    beyond[axis] = (kernel.shape[axis] // 2,) * 2
+    found = _widened(kernel, spot)[axis]
+    longer = _widened(np.pad(kernel, beyond, mode="edge"), spot)[axis]
+    # Less than a voxel more is nothing to tell of a point.
+    return Width(found, longer <= max(1.0, _CUT * found))
+
+
+def _widened(kernel: NDArray[np.float32], spot: float) -> list[float]:
+    """Return how much wider a spot is after a kernel, along each axis."""
     sigma = spot / _FWHM_OF_SIGMA
     reach = int(np.ceil(4 * sigma))
     profile = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     blurred = kernel.astype(np.float64)
     for axis in range(3):
         blurred = np.apply_along_axis(np.convolve, axis, blurred, profile)
-    z, y, x = (
+    return [
         float(np.sqrt(max(after.voxels**2 - spot**2, 0.0)))
         for after in widths(blurred.astype(np.float32))
-    )
-    return z, y, x
+    ]
 
 
 def _width(kernel: NDArray[np.float32], peak: tuple[np.intp, ...], axis: int) -> Width:

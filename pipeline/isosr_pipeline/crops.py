@@ -109,7 +109,12 @@ class Crops(Dataset[StoredCrop]):
             )
             return
         for store, share in zip(self.stores, self.sampler.share, strict=True):
-            yield f"{store}: {share:.1%} is foreground, where nine crops in ten are drawn"
+            if share:
+                yield f"{store}: {share:.1%} is foreground, where nine crops in ten are drawn"
+            elif any(self.sampler.share):
+                yield f"{store}: nothing stands out; only crops drawn from everywhere may be of it"
+            else:
+                yield f"{store}: nothing stands out, so that crops are drawn from everywhere"
 
     def __getitem__(self, index: int) -> StoredCrop:
         """Read a crop; its tensors have the same shapes and dtypes for all."""
@@ -152,6 +157,11 @@ class _Opened:
         self.reader = LevelReader(self.volume)
 
 
+def are_alike(one: float, other: float) -> bool:
+    """Return whether isotropic voxels, in µm, are as large as each other for a model: to 1 %."""
+    return abs(one - other) <= _SAME_VOXELS * one
+
+
 def check_alike(views: Sequence[IsotropicView]) -> None:
     """Refuse volumes whose isotropic voxels are not as large as those of the first.
 
@@ -163,7 +173,7 @@ def check_alike(views: Sequence[IsotropicView]) -> None:
     first, *others = views
     for other in others:
         a, b = first.voxel_size[2], other.voxel_size[2]
-        if abs(a - b) > _SAME_VOXELS * a:
+        if not are_alike(a, b):
             raise InputError(
                 f"{first.volume.path} has isotropic voxels of {a:g} µm and {other.volume.path} of "
                 f"{b:g} µm, and a model is of one microscope; train on each by itself"

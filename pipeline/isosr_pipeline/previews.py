@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from isosr_models.layers import use_statistics
+from isosr_models.layers import Statistics, use_statistics
 from isosr_models.model_folder import write_durably
 from isosr_models.unet import UNet3d
 from isosr_pipeline.crops import Crops
@@ -45,8 +45,18 @@ class Previews:
         others = crops.of_stream(_STREAM)
         self._crops = [others.read(index, torch.device("cpu"))[None] for index in range(_CROPS)]
 
-    def draw(self, network: UNet3d, iteration: int) -> NDArray[np.uint8]:
+    def draw(
+        self, network: UNet3d, iteration: int, statistics: Statistics = "block"
+    ) -> NDArray[np.uint8]:
         """Write ``NNNNNN.png``, named by the iteration, and remove what is too many.
+
+        Parameters
+        ----------
+        network : UNet3d
+        iteration : int
+        statistics : {"block", "frozen"}
+            What is normalised by. Until they are frozen or calibrated, running statistics lag
+            behind the weights.
 
         Returns
         -------
@@ -56,7 +66,7 @@ class Previews:
         """
         # A copy, whose normalisation may be switched without a trace.
         network = copy.deepcopy(network)
-        use_statistics(network, "block")
+        use_statistics(network, statistics)
         device = next(network.parameters()).device
         rows = []
         for crop in self._crops:

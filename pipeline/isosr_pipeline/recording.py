@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from isosr_models.layers import Statistics
 from isosr_models.methods import Objective
 from isosr_pipeline.crops import Crops
 from isosr_pipeline.previews import Previews, remove_previews
@@ -30,9 +32,20 @@ class Recorder:
         Those of the training.
     iterations : int
         Steps that an earlier part of the run took; what was recorded of later ones is dropped.
+    say : callable
+        Shows a line.
     """
 
-    def __init__(self, model: Path, settings: TrainSettings, crops: Crops, iterations: int) -> None:
+    def __init__(
+        self,
+        model: Path,
+        settings: TrainSettings,
+        crops: Crops,
+        iterations: int,
+        say: Callable[[str], None],
+    ) -> None:
+        if iterations and not (model / LOSSES).is_file():
+            say(f"{model / LOSSES} is gone, and begins again after iteration {iterations}")
         self._every = settings.preview_every
         self._table = _LossTable(model / LOSSES, iterations)
         self._previews = Previews(model, crops) if self._every else None
@@ -52,7 +65,8 @@ class Recorder:
             for name, value in losses.items():
                 self._board.add_scalar(f"losses/{name}", value, iteration)
         if self._previews is not None and (iteration == 1 or iteration % self._every == 0):
-            picture = self._previews.draw(objective.restorer, iteration)
+            statistics: Statistics = "frozen" if objective.norm_frozen else "block"
+            picture = self._previews.draw(objective.restorer, iteration, statistics)
             if self._board is not None:
                 self._board.add_image("crops", picture, iteration, dataformats="HW")
 
@@ -77,7 +91,9 @@ class _LossTable:
     """Losses as comma-separated values, a line a step; lines after the checkpoint are dropped."""
 
     def __init__(self, path: Path, iterations: int) -> None:
-        kept = path.read_text(encoding="utf-8").splitlines()[: 1 + iterations] if iterations else []
+        found = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        rows = [row for row in found[1:] if _is_of(row, range(1, iterations + 1))]
+        kept = [found[0], *rows] if rows else []
         path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self._path, self._has_header = path, bool(kept)
 
@@ -88,3 +104,8 @@ class _LossTable:
                 writer.writerow(["iteration", *losses])
                 self._has_header = True
             writer.writerow([iteration, *(f"{value:.6g}" for value in losses.values())])
+
+
+def _is_of(row: str, iterations: range) -> bool:
+    number = row.partition(",")[0]
+    return number.isdigit() and int(number) in iterations

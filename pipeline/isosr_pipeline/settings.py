@@ -302,7 +302,10 @@ class TrainSettings(Settings):
     @classmethod
     def _from_preset(cls, given: Any) -> Any:
         preset = given.get("preset") if isinstance(given, dict) else None
-        return {**PRESETS[preset], **given} if preset in PRESETS else given
+        # Whatever else a brain file has there is refused with the other fields.
+        if isinstance(preset, str) and preset in PRESETS:
+            return {**PRESETS[preset], **given}
+        return given
 
     @property
     def window_percentiles(self) -> tuple[float, float]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.queues import SimpleQueue
-from multiprocessing.synchronize import Event
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
@@ -22,6 +23,8 @@ from isosr_pipeline.settings import TrainSettings
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+    from isosr_pipeline.launchers import Launcher
 
 Result = TypeVar("Result")
 
@@ -76,7 +79,7 @@ def launch(task: Callable[[Team], None], settings: TrainSettings, reporter: Repo
     """Do a task in as many processes as asked for; in this one if it is one.
 
     Under SLURM's ``srun`` and under ``torchrun`` the processes are there already, and each comes
-    here.
+    here; as many on each node as there should be devices.
 
     Parameters
     ----------
@@ -88,20 +91,28 @@ def launch(task: Callable[[Team], None], settings: TrainSettings, reporter: Repo
     Raises
     ------
     InputError
-        When there are fewer GPUs than devices.
+        When there are fewer GPUs than devices, or a launcher has started other processes.
     IsosrError, ModelError
         What the task raises.
     """
-    fabric, spawns = _create(settings)
-    if not spawns:
+    fabric, launcher = _create(settings)
+    if launcher is not None or settings.devices == 1:
         fabric.launch()
-        task(Team(fabric, reporter if fabric.is_global_zero else SilentReporter(), stop_requests))
+        shown = reporter if fabric.is_global_zero else SilentReporter()
+        task(Team(fabric, shown, _patiently if launcher else stop_requests))
         return
+    _launch_members(fabric, task, reporter)
+
+
+def _launch_members(fabric: Fabric, task: Callable[[Team], None], reporter: Reporter) -> None:
+    """Start processes, and wait for them."""
     context = multiprocessing.get_context("spawn")
-    stop, errors = context.Event(), context.SimpleQueue()
+    # Without a lock, which a signal may find taken by the very thread that it interrupts.
+    stop = context.RawValue(ctypes.c_bool, False)
+    errors = context.SimpleQueue()
     before = set(multiprocessing.active_children())
     try:
-        with stop_requests(stop.set):
+        with stop_requests(partial(_set, stop)):
             member: Callable[..., None] = _member
             fabric.launch(member, task, stop, errors, not isinstance(reporter, SilentReporter))
     except KeyboardInterrupt:
@@ -109,9 +120,15 @@ def launch(task: Callable[[Team], None], settings: TrainSettings, reporter: Repo
             process.kill()
         raise
     except Exception as error:
-        if errors.empty():
-            raise
-        raise errors.get() from error
+        if not errors.empty():
+            raise errors.get() from error
+        if stop.value:
+            # A process that a signal met before it listened.
+            raise InterruptedRunError(
+                "interrupted before training began; give the same command again, with --resume if "
+                "it was there (run does so by itself)"
+            ) from error
+        raise
     if not errors.empty():
         raise errors.get()
 
@@ -119,7 +136,7 @@ def launch(task: Callable[[Team], None], settings: TrainSettings, reporter: Repo
 def _member(
     fabric: Fabric,
     task: Callable[[Team], None],
-    stop: Event,
+    stop: ctypes.c_bool,
     errors: SimpleQueue[Exception],
     is_loud: bool,
 ) -> None:
@@ -128,11 +145,11 @@ def _member(
 
     # A terminal's Ctrl-C reaches all processes, and the one that started them tells the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, lambda *_: _set(stop))
 
     @contextmanager
     def listening() -> Iterator[Callable[[], bool]]:
-        yield stop.is_set
+        yield lambda: bool(stop.value)
 
     shown = fabric.is_global_zero and is_loud
     reporter = reporter_for(sys.stderr) if shown else SilentReporter()
@@ -147,25 +164,50 @@ def _member(
         raise
 
 
-def _create(settings: TrainSettings) -> tuple[Fabric, bool]:
-    """Return Fabric for a training, and whether it has to start processes."""
+@contextmanager
+def _patiently() -> Iterator[Callable[[], bool]]:
+    """Listen for signals, however often they come.
+
+    A launcher passes on what all processes of its job were sent too; and ends what does not stop.
+    """
+    stop = ctypes.c_bool(False)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, lambda *_: _set(stop)) for number in numbers}
+    try:
+        yield lambda: bool(stop.value)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _set(flag: ctypes.c_bool) -> None:
+    flag.value = True
+
+
+def _create(settings: TrainSettings) -> tuple[Fabric, Launcher | None]:
+    """Return Fabric for a training, and what has started its processes, if they are there."""
     # It takes more than a second to import, which other commands should not wait for.
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    from isosr_pipeline.launchers import environment_of, find_launcher
 
     device = choose_device(settings.device).type
     check_devices(settings)
-    exists = TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
-    several = settings.devices > 1
+    launcher = find_launcher()
+    if launcher is not None:
+        launcher.check(settings.devices)
+    processes = launcher.processes if launcher else settings.devices
+    # Spawned, since what is read and compressed by threads does not survive a fork.
+    several = "ddp" if launcher else "ddp_spawn"
     fabric = Fabric(
         accelerator=device,
         devices=settings.devices,
-        # Spawned, since what is read and compressed by threads does not survive a fork.
-        strategy=("ddp" if exists else "ddp_spawn") if several else "auto",
-        precision="bf16-mixed" if _is_bf16(settings, device) else "32-true",
+        num_nodes=launcher.nodes if launcher else 1,
+        strategy=several if processes > 1 else "auto",
+        precision="bf16-mixed" if choose_precision(settings) == "bf16" else "32-true",
+        plugins=[environment_of(launcher)],
     )
-    return fabric, several and not exists
+    return fabric, launcher
 
 
 def check_devices(settings: TrainSettings) -> None:
@@ -179,12 +221,17 @@ def check_devices(settings: TrainSettings) -> None:
     if choose_device(settings.device).type != "cuda":
         return
     if settings.devices > (found := torch.cuda.device_count()):
-        raise InputError(f"devices is {settings.devices}, and there are {found} GPUs; give fewer")
+        raise InputError(
+            f"devices is {settings.devices}, and there are {found} GPUs here; give fewer, or let "
+            "each process of a launcher see all GPUs of its node"
+        )
     if settings.precision == "bf16" and not torch.cuda.is_bf16_supported(False):
         raise InputError("precision is bf16, which this GPU does not have; give --precision 32")
 
 
-def _is_bf16(settings: TrainSettings, device: str) -> bool:
-    if settings.precision == "auto":
-        return device == "cuda" and torch.cuda.is_bf16_supported(False)
-    return settings.precision == "bf16"
+def choose_precision(settings: TrainSettings) -> Literal["32", "bf16"]:
+    """Return the precision of forward passes, chosen for the device if it was not given."""
+    if settings.precision != "auto":
+        return settings.precision
+    on_gpu = choose_device(settings.device).type == "cuda"
+    return "bf16" if on_gpu and torch.cuda.is_bf16_supported(False) else "32"

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from isosr_models.checkpoint import Progress, save_checkpoint
 from isosr_models.methods import Objective
 from isosr_pipeline.crops import Crops
 from isosr_pipeline.errors import InterruptedRunError
+from isosr_pipeline.loading import batches
 from isosr_pipeline.recording import Recorder
 from isosr_pipeline.settings import TrainSettings
 from isosr_pipeline.stored_crops import StoredCrop, prepare
@@ -45,7 +44,7 @@ def optimise(
         Folder for checkpoints, the table of losses and previews.
     settings : TrainSettings
     start : Progress
-        How far an earlier part of the run came.
+        How far an earlier part of the run came: to its end, perhaps, where that is another now.
     team : Team
         Each of its processes calls this.
     calibration : callable
@@ -58,38 +57,33 @@ def optimise(
     DivergedError
         When a loss is no longer finite, or training has collapsed.
     """
-    clock = _Clock(settings, start)
-    watch = Watch()
-    (is_late,) = team.agree(clock.is_late)
+    loop = _Loop(objective, model, team, _Clock(settings, start))
+    vote = loop.vote(False)
+    if vote.is_over:
+        loop.watch.conclude()
+        return start
+    clock = loop.clock
     with (
         _recorder(model, settings, crops, start, team) as recorder,
         team.reporter.task("train", *clock.scale, clock.shown) as advance,
         team.listening() as stopping,
     ):
         share = team.fabric.global_rank, team.fabric.world_size
-        device = team.fabric.device
-        for stored in batches(crops, settings, start.iterations, device, share):
-            if is_late and not objective.norm_frozen:
-                objective.execution.average_statistics(objective.modules().values())
-                objective.freeze_norm(calibration())
-            losses = objective.step(prepare(stored, device))
+        for stored in batches(crops, settings, start.iterations, team.fabric.device, share):
+            loop.set_normalisation(vote.is_late, calibration)
             shown = clock.shown
-            clock.count()
+            losses = loop.step(stored)
             if recorder is not None:
                 recorder.record(clock.progress.iterations, losses, objective)
-            watch.see(losses, objective.contrast)
+            loop.watch.see(losses, objective.contrast)
             advance(clock.shown - shown, f"{clock.remark}, {_summary(losses)}")
-            is_over, is_due, is_stopped, is_late = team.agree(
-                clock.is_over, clock.is_checkpoint_due, stopping(), clock.is_late
-            )
-            if is_over:
+            vote = loop.vote(stopping())
+            if vote.is_over:
+                loop.watch.conclude()
                 return clock.progress
-            if is_due or is_stopped:
-                objective.execution.average_statistics(objective.modules().values())
-                if team.is_first:
-                    save_checkpoint(model, objective, clock.progress, good=watch.is_calm)
-                clock.checkpointed()
-            if is_stopped:
+            if vote.is_due or vote.is_stopped:
+                loop.save()
+            if vote.is_stopped:
                 raise InterruptedRunError(
                     f"interrupted at iteration {clock.progress.iterations}; all is saved: go on "
                     "with --resume (run does so by itself)"
@@ -97,11 +91,64 @@ def optimise(
     raise RuntimeError("the endless series of crops has ended")
 
 
+class _Vote(NamedTuple):
+    """What the processes of a training have decided on together."""
+
+    is_over: bool
+    is_late: bool
+    is_due: bool
+    is_stopped: bool
+
+
+class _Loop:
+    """What one process does in each turn."""
+
+    def __init__(self, objective: Objective, model: Path, team: Team, clock: _Clock) -> None:
+        self._objective, self._model, self._team = objective, model, team
+        self.clock = clock
+        self.watch = Watch(**clock.progress.watch)
+
+    def set_normalisation(self, is_late: bool, calibration: Callable[[], Iterable[Tensor]]) -> None:
+        """Freeze normalisation in the last share, and not before: its end may have been moved."""
+        if is_late == self._objective.norm_frozen:
+            return
+        if is_late:
+            self._average_statistics()
+            self._objective.freeze_norm(calibration())
+        else:
+            self._objective.release_norm()
+
+    def step(self, stored: StoredCrop) -> dict[str, float]:
+        """Improve the networks on a batch, and return the losses by name."""
+        losses = self._objective.step(prepare(stored, self._team.fabric.device))
+        self.clock.count()
+        return losses
+
+    def vote(self, is_stopped: bool) -> _Vote:
+        """Decide with the other processes what comes next."""
+        clock = self.clock
+        flags = clock.is_over, clock.is_late, clock.is_checkpoint_due, is_stopped
+        return _Vote(*self._team.agree(*flags))
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self._average_statistics()
+        if self._team.is_first:
+            progress = self.clock.progress.model_copy(update={"watch": asdict(self.watch)})
+            save_checkpoint(self._model, self._objective, progress, good=self.watch.is_calm)
+        self.clock.checkpointed()
+
+    def _average_statistics(self) -> None:
+        self._objective.execution.average_statistics(self._objective.modules().values())
+
+
 def _recorder(
     model: Path, settings: TrainSettings, crops: Crops, start: Progress, team: Team
 ) -> AbstractContextManager[Recorder | None]:
     """Return what records the steps, in the one process that does."""
-    return Recorder(model, settings, crops, start.iterations) if team.is_first else nullcontext()
+    if not team.is_first:
+        return nullcontext()
+    return Recorder(model, settings, crops, start.iterations, team.reporter.say)
 
 
 class _Clock:
@@ -165,67 +212,6 @@ class _Clock:
         self.progress = self.progress.model_copy(
             update={"iterations": self.progress.iterations + 1, "seconds": seconds}
         )
-
-
-def batches(
-    crops: Crops,
-    settings: TrainSettings,
-    first: int,
-    device: torch.device,
-    share: tuple[int, int] = (0, 1),
-) -> Iterator[StoredCrop]:
-    """Read batches of crops, as they are stored, without end.
-
-    Parameters
-    ----------
-    crops : Crops
-    settings : TrainSettings
-    first : int
-        Steps that have been taken before.
-    device : torch.device
-        Where they will go.
-    share : tuple of 2 ints
-        Number of this process, and of all that train together.
-
-    Yields
-    ------
-    StoredCrop
-        A batch.
-    """
-    workers = settings.loaders
-    yield from DataLoader(
-        crops,
-        batch_size=settings.batch,
-        sampler=_Share(first, settings.batch, *share),
-        num_workers=workers,
-        # Its own, since a loader draws from the random numbers that training goes on with.
-        generator=torch.Generator(),
-        # Zarr's event loop does not survive a fork.
-        multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_leave_signals_to_the_driver,
-        # Pinned memory is what lets a copy to a GPU go on beside its work.
-        pin_memory=device.type == "cuda",
-    )
-
-
-def _leave_signals_to_the_driver(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-class _Share(torch.utils.data.Sampler[int]):
-    """The numbers of the crops of one process, from a step on, without end.
-
-    All processes together take the crops that one would with a batch as large as all of theirs.
-    """
-
-    def __init__(self, first: int, batch: int, rank: int, processes: int) -> None:
-        self._first, self._batch = first, batch
-        self._rank, self._processes = rank, processes
-
-    def __iter__(self) -> Iterator[int]:
-        for step in itertools.count(self._first):
-            begin = (step * self._processes + self._rank) * self._batch
-            yield from range(begin, begin + self._batch)
 
 
 def _summary(losses: dict[str, float]) -> str:

@@ -26,6 +26,24 @@ def test_parameter_counts_are_those_of_the_publication():
     assert _parameters(DeepLinear3d(64)) == 647_120
 
 
+def test_the_discriminator_is_that_of_the_publication():
+    """Three strided layers of width 64, 128, 256, one of 512, and one map."""
+    critic = PatchGAN2d(64)
+    layers = [m for m in critic.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [layer.out_channels for layer in layers] == [64, 128, 256, 512, 1]
+    assert [layer.in_channels for layer in layers] == [1, 64, 128, 256, 512]
+    assert [layer.stride for layer in layers] == [(2, 2)] * 3 + [(1, 1)] * 2
+    assert {layer.kernel_size for layer in layers} == {(4, 4)}
+    assert {layer.padding for layer in layers} == {(1, 1)}
+    between = [type(m).__name__ for m in critic.layers if not isinstance(m, torch.nn.Conv2d)]
+    assert between == ["LeakyReLU", *["InstanceNorm2d", "LeakyReLU"] * 3]
+    slopes = {m.negative_slope for m in critic.modules() if isinstance(m, torch.nn.LeakyReLU)}
+    assert slopes == {0.2}
+    # 16 weights for each pair of channels, and a bias for each that comes out.
+    pairs = 1 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512 * 1
+    assert _parameters(critic) == 16 * pairs + 64 + 128 + 256 + 512 + 1 == 2_762_689
+
+
 def test_widths_too_small_are_refused():
     with pytest.raises(ModelConfigError, match="width is 0"):
         UNet3d(0)

@@ -130,7 +130,21 @@ def test_broadening_is_the_width_of_a_gaussian_whatever_is_finer():
     fine -= (np.roll(fine, 1, 0) + np.roll(fine, 1, 1) + np.roll(fine, 1, 2)) / 3
     point = np.zeros_like(kernel)
     point[6, 6, 6] = 1
-    assert broadening(point) == pytest.approx((0, 0, 0), abs=0.2)
     expected = [2.3548 * sigma for sigma in sigmas]
-    assert broadening(kernel) == pytest.approx(expected, rel=0.1)
-    assert broadening(kernel + fine)[0] == pytest.approx(expected[0], rel=0.2)
+    for shown, truth, rel in ((point, (0, 0, 0), 0), (kernel, expected, 0.1)):
+        assert [w.voxels for w in broadening(shown)] == pytest.approx(truth, abs=0.2, rel=rel)
+        assert all(width.complete for width in broadening(shown))
+    assert broadening(kernel + fine)[0].voxels == pytest.approx(expected[0], rel=0.2)
+
+
+@pytest.mark.parametrize(("sigma", "complete"), [(1.0, True), (2.0, True), (4.0, False)])
+def test_a_kernel_that_is_cut_off_says_so(sigma, complete):
+    """Also where a point in its middle makes the kernel itself one voxel wide."""
+    places = np.arange(13) - 6
+    z, y = (np.exp(-0.5 * (places / s) ** 2) for s in (sigma, 0.5))
+    kernel = (z[:, None, None] * y[:, None] * y).astype(np.float32)
+    kernel[6, 6, 6] *= 1.2
+    found = broadening(kernel)
+    assert [width.complete for width in found] == [complete, True, True]
+    if not complete:
+        assert found[0].voxels < 2.3548 * sigma

@@ -43,6 +43,20 @@ def _starts(crops, number):
     return np.array([place.start for place in draws])
 
 
+def test_where_nothing_stands_out_crops_come_from_everywhere(make_store):
+    empty = make_store(np.zeros((40, 40, 40), np.uint16)).path
+    seen = np.zeros((40, 40, 40), np.uint16)
+    seen[:20] = 3000
+    (remark,) = Crops([empty], CROP, WINDOW, seed=0).remarks()
+    assert remark == f"{empty}: nothing stands out, so that crops are drawn from everywhere"
+    both = Crops([empty, make_store(seen).path], CROP, 2 * WINDOW, seed=0)
+    first, second = both.remarks()
+    assert "only crops drawn from everywhere may be of it" in first
+    assert "nine crops in ten" in second
+    stores = [both.sampler.draw(np.random.default_rng(n)).store for n in range(300)]
+    assert 0 < stores.count(0) < 300 * UNIFORM
+
+
 @pytest.mark.parametrize("coarse", [False, True])
 @pytest.mark.parametrize("z", [1.0, 2.5])
 def test_crops_are_drawn_where_something_is(make_store, monkeypatch, coarse, z):

@@ -31,6 +31,8 @@ from isosr_pipeline.settings import (
         (TrainSettings, {"loaders": 100_000}, "loaders: .*256"),
         (TrainSettings, {"seed": -1}, "seed: .*greater than or equal to 0"),
         (TrainSettings, {"seed": 2**64}, "seed: .*less than"),
+        (TrainSettings, {"preset": ["cfm"]}, r"preset: .*'ot-lsm-brain'.*\['cfm'\]"),
+        (TrainSettings, {"preset": {"cfm": 1}}, "preset: .*'cfm'"),
         (TrainSettings, {"itterations": 1}, "itterations: is not known; did you mean iterations"),
         (EvaluateSettings, {"xyzzy": 1}, "xyzzy: is not known; known are reference, channel"),
         (Brain, {"source": "s", "output": "o", "train": 7}, "train: give keys below it, such as"),

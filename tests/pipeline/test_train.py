@@ -63,6 +63,18 @@ def test_crops_are_the_same_whoever_reads_them(crops):
     assert not torch.equal(other.read(0, CPU), crops.read(0, CPU))
 
 
+@pytest.mark.parametrize("loaders", [0, 2])
+def test_what_a_loader_finds_wrong_is_told_as_it_is(store, tmp_path, loaders):
+    chunk = next(path for path in sorted((store / "0").rglob("*")) if path.stat().st_size > 1000)
+    for path in chunk.parent.parent.parent.rglob("*"):
+        if path.is_file() and "json" not in path.name:
+            path.write_bytes(path.read_bytes()[:100] + b"\0" * 60)
+    settings = SMALL.model_copy(update={"loaders": loaders, "sampling": "uniform"})
+    with pytest.raises(InputError, match=r"^[^\n]*can't be read[^\n]*damaged[^\n]*$") as found:
+        train([store], tmp_path / "model", settings)
+    assert "Traceback" not in str(found.value)
+
+
 def test_a_model_is_trained_and_described(store, tmp_path):
     train([store], tmp_path / "model", SMALL)
     restorer = load_restorer(tmp_path / "model")

@@ -132,6 +132,29 @@ def test_compiled_networks_train_as_others_do(store, tmp_path, monkeypatch):
     assert np.allclose(_losses(tmp_path / "one"), _losses(tmp_path / "two"), rtol=1e-4, atol=1e-6)
 
 
+def test_pictures_and_calibration_compile_nothing(store, tmp_path, monkeypatch):
+    """One graph before and one after normalisation is frozen, and steps run them to the end."""
+    compiled, run = [], []
+
+    def counted(graph, _inputs):
+        compiled.append(graph)
+
+        def call(*arguments):
+            run.append(graph)
+            return graph.forward(*arguments)
+
+        return call
+
+    _compiled_by(counted, monkeypatch)
+    change = {"compile": True, "freeze_norm": 0.5, "preview_every": 1, "iterations": 6}
+    train([store], tmp_path / "one", SMALL.model_copy(update=change))
+    train([store], tmp_path / "two", SMALL.model_copy(update={**change, "compile": False}))
+    assert len(compiled) == 2
+    # One more is the trial before the first step.
+    assert [run.count(graph) for graph in compiled] == [1 + 3, 3]
+    assert np.allclose(_losses(tmp_path / "one"), _losses(tmp_path / "two"), rtol=1e-4, atol=1e-6)
+
+
 def test_where_compiling_fails_training_goes_on_without(store, tmp_path, monkeypatch):
     def broken(_graph, _inputs):
         raise RuntimeError("no compiler on this machine")

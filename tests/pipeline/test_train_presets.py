@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import json
+import shutil
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from isosr_models.errors import ModelConfigError, ModelFormatError
-from isosr_models.model_folder import WEIGHTS, read_description
+from isosr_models.model_folder import DESCRIPTION, WEIGHTS, read_description
 from isosr_pipeline.brain import read_brain
 from isosr_pipeline.errors import InputError, ResumeError
 from isosr_pipeline.settings import TrainSettings
@@ -103,6 +107,59 @@ def test_training_starts_from_a_trained_model(store, tmp_path, average):
     assert recorded == {"path": str(first), "sha256": description.weights_sha256}
     with pytest.raises(ResumeError, match="init"):
         train([store], second, settings.model_copy(update={"init": None}), if_exists="resume")
+
+
+def test_a_model_of_other_voxels_is_not_started_from(make_store, tmp_path):
+    noise = np.random.default_rng(0).gamma(2, 300, (36, 40, 44)).astype(np.uint16)
+    stores = {size: make_store(noise, voxel_size=(size,) * 3).path for size in (1.0, 1.005, 1.02)}
+    train([stores[1.0]], tmp_path / "first", SMALL)
+    change = {"init": tmp_path / "first", "iterations": 1}
+    with pytest.raises(InputError, match=r"voxels of 1 µm and these stores have 1\.02 µm"):
+        train([stores[1.02]], tmp_path / "far", SMALL.model_copy(update=change))
+    assert not (tmp_path / "far").exists()
+    train([stores[1.005]], tmp_path / "near", SMALL.model_copy(update=change))
+    known = json.loads((tmp_path / "first" / DESCRIPTION).read_text())
+    (tmp_path / "first" / DESCRIPTION).write_text(json.dumps({**known, "voxel_size": None}))
+    train([stores[1.02]], tmp_path / "far", SMALL.model_copy(update=change))
+
+
+def test_a_model_of_another_window_is_not_started_from(store, tmp_path):
+    windowed = SMALL.model_copy(update={"iterations": 1, "window": (10.0, 900.0)})
+    train([store], tmp_path / "fixed", windowed)
+    train([store], tmp_path / "first", SMALL.model_copy(update={"iterations": 1}))
+    first = {"iterations": 1, "init": tmp_path / "first"}
+    with pytest.raises(InputError, match=r"0\.03 and 99\.97 percentiles .* --percentiles 0\.03"):
+        train([store], tmp_path / "b", SMALL.model_copy(update={**first, "percentiles": "3"}))
+    fixed = {"iterations": 1, "init": tmp_path / "fixed"}
+    with pytest.raises(InputError, match=r"intensities 10 and 900 as 0 and 1.*give --window"):
+        train([store], tmp_path / "b", SMALL.model_copy(update=fixed))
+    assert not (tmp_path / "b").exists()
+    train([store], tmp_path / "b", windowed.model_copy(update=first))
+    train([store], tmp_path / "c", windowed.model_copy(update={**fixed, "window": (5.0, 700.0)}))
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_the_model_that_was_started_from_may_be_gone_by_then(store, tmp_path, monkeypatch, done):
+    first, second = tmp_path / "first", tmp_path / "second"
+    train([store], first, SMALL)
+    settings = SMALL.model_copy(update={"init": first})
+
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        if not done:
+            patched.setattr("isosr_pipeline.steps.train.optimise", interrupted)
+        with pytest.raises(KeyboardInterrupt) if not done else nullcontext():
+            train([store], second, settings)
+    before = read_description(first).weights_sha256
+    shutil.rmtree(first)
+    train([store], second, settings, if_exists="resume")
+    assert read_description(second).training["run"]["init"]["sha256"] == before
+    weights = (second / WEIGHTS).read_bytes()
+    with pytest.raises(ModelFormatError, match="not a model"):
+        train([store], second, settings, if_exists="overwrite")
+    assert (second / WEIGHTS).read_bytes() == weights
 
 
 def test_a_model_of_another_kind_is_not_started_from(store, tmp_path):

@@ -69,6 +69,25 @@ def test_training_is_the_same_with_pictures_and_without(store, tmp_path):
     assert [event.step for event in events.Images("crops")] == [1, 2, 4]
 
 
+def test_pictures_show_what_the_restorer_will_do(store, tmp_path, monkeypatch):
+    """With the statistics of each crop at first, and with those that have been frozen then."""
+    shown = {}
+    draw = Previews.draw
+
+    def noted(self, network, iteration, statistics):
+        picture = draw(self, network, iteration, statistics)
+        crop = self._crops[0]
+        restored = network.folded()(crop)[0, 0].clamp(0, 1)
+        middle = np.rint(255 * restored[16].numpy())
+        shown[iteration] = np.abs(picture[40:76, :40] - middle).max()
+        return picture
+
+    monkeypatch.setattr(Previews, "draw", noted)
+    change = {"freeze_norm": 0.5, "preview_every": 1, "learning_rate": 1e-2}
+    train([store], tmp_path / "model", SMALL.model_copy(update=change))
+    assert [shown[iteration] <= 1 for iteration in range(1, 6)] == [False] * 3 + [True] * 2
+
+
 def test_the_first_picture_and_the_last_are_kept(store, tmp_path, monkeypatch):
     monkeypatch.setattr(previews, "MOST", 3)
     crops = Crops([store], Zyx(32, 32, 32), [[(0.0, 1500.0)]], seed=3)

@@ -54,7 +54,7 @@ def _lines(psf: Psf) -> list[tuple[str, str]]:
         (
             "broadens",
             f"a spot of {psf.spot_um:.3g} µm by "
-            + ", ".join(f"{axis} {um:.3g} µm" for axis, um in psf.broadening_um.items()),
+            + ", ".join(f"{axis} {_width(more)}" for axis, more in psf.broadening_um.items()),
         ),
     ]
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from isosr_models.psf import SPOT, LearnedBlur, broadening, learned_blur, widths
+from isosr_models.psf import SPOT, LearnedBlur, Width, broadening, learned_blur, widths
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.store.multiscale import voxel_size_problem
 from isosr_pipeline.tiffs import check_tiff, write_tiff
@@ -21,7 +21,7 @@ class Fwhm(BaseModel):
     um : float
         In µm.
     complete : bool
-        False: half the maximum is not reached inside the kernel, and the width is more than `um`.
+        False: the kernel is cut off before the width is told, which is more than `um`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -53,7 +53,7 @@ class Psf(BaseModel):
         Of the kernel, along ``"z"``, ``"y"`` and ``"x"``.
     spot_um : float
         FWHM of a spot, and
-    broadening_um : dict of str to float
+    broadening_um : dict of str to Fwhm
         by how much the kernel broadens it; see `isosr_models.psf.broadening`.
     """
 
@@ -68,7 +68,7 @@ class Psf(BaseModel):
     negative: float
     fwhm: dict[str, Fwhm]
     spot_um: float
-    broadening_um: dict[str, float]
+    broadening_um: dict[str, Fwhm]
 
 
 def describe_psf(
@@ -107,8 +107,12 @@ def describe_psf(
         check_tiff(out, overwrite)
     learned = learned_blur(model)
     size = _voxel_size(model, learned, voxel_size)
-    measured = zip("zyx", widths(learned.kernel), strict=True)
     kernel = learned.kernel
+
+    def named(measured: tuple[Width, Width, Width]) -> dict[str, Fwhm]:
+        found = zip("zyx", measured, strict=True)
+        return {axis: Fwhm(um=w.voxels * size, complete=w.complete) for axis, w in found}
+
     psf = Psf(
         model=str(model),
         blur="deep-linear" if learned.linear else "unet",
@@ -117,9 +121,9 @@ def describe_psf(
         shape=(kernel.shape[0], kernel.shape[1], kernel.shape[2]),
         total=float(kernel.sum()),
         negative=float(kernel[kernel < 0].sum()),
-        fwhm={axis: Fwhm(um=w.voxels * size, complete=w.complete) for axis, w in measured},
+        fwhm=named(widths(kernel)),
         spot_um=SPOT * size,
-        broadening_um={a: n * size for a, n in zip("zyx", broadening(kernel), strict=True)},
+        broadening_um=named(broadening(kernel)),
     )
     if out is not None:
         write_tiff(out, kernel, (size, size, size))

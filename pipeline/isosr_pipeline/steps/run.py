@@ -67,7 +67,7 @@ def check_brain(brain: Brain) -> None:
         When an input is missing or a parameter can't be used.
     """
     if brain.model is None:
-        check_training(brain.train)
+        check_training(brain.train, brain.trained_model)
     else:
         read_description(brain.model)
     check_restoring(brain.restore)

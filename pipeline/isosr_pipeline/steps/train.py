@@ -3,48 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from isosr_models.checkpoint import (
-    CHECKPOINT,
-    FAILURE,
-    Progress,
-    go_back,
-    load_checkpoint,
-    read_failure,
-    read_progress,
-    remove_checkpoints,
-    save_checkpoint,
-)
+from isosr_models.checkpoint import remove_checkpoints
 from isosr_models.compiling import compile_network
-from isosr_models.errors import DivergedError
 from isosr_models.execution import Execution
 from isosr_models.initial import start_from
 from isosr_models.layers import calibrate
 from isosr_models.methods import Objective, create_objective
-from isosr_models.model_folder import DESCRIPTION, read_description, read_run, save_model
+from isosr_models.model_folder import Description, read_description, save_model
 from isosr_models.ot_cyclegan import OTCycleGANConfig
 from isosr_models.patchgan import MIN_PLANE
 from isosr_models.unet import UNet3d
-from isosr_pipeline.crops import Crops, check_alike, check_crop
-from isosr_pipeline.engine.ledger import differences
+from isosr_pipeline.crops import Crops, are_alike, check_alike, check_crop
 from isosr_pipeline.engine.output import refuse_overlap, versions
-from isosr_pipeline.errors import (
-    InputError,
-    OutputExistsError,
-    ResumeError,
-)
+from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.isotropic import IsotropicView
-from isosr_pipeline.paths import check_creatable, make_folder
+from isosr_pipeline.paths import check_creatable
 from isosr_pipeline.progress import Reporter, SilentReporter
-from isosr_pipeline.recording import remove_records
+from isosr_pipeline.resuming import begin, describe_run, find, going_back, is_begun
 from isosr_pipeline.settings import IfExists, TrainSettings
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.team import Team, check_devices, launch
@@ -53,12 +36,6 @@ from isosr_pipeline.training import optimise
 CALIBRATION_CROPS = 16
 _TRAINING, _CALIBRATION = 0, 1
 _METHOD_PARAMETERS = set(OTCycleGANConfig.model_fields)
-# A preset is compared by what it sets.
-_FREE_TO_CHANGE = {"preset", "loaders", "threads", "device", "preview_every", "tensorboard"}
-_END = {"iterations", "minutes"}
-"""What an unfinished training may be resumed with another value of."""
-_REMEDIES = {"learning_rate", "beta1", "cycle_weight", "seed"}
-"""What a training that broke down may be resumed with another value of, too."""
 
 
 def train(
@@ -98,7 +75,7 @@ def train(
         After a signal; the checkpoint is written.
     """
     reporter = reporter or SilentReporter()
-    check_training(settings)
+    check_training(settings, model)
     refuse_overlap(model, stores)
     check_creatable(model)
     launch(partial(_train, list(stores), model, settings, if_exists), settings, reporter)
@@ -117,29 +94,26 @@ def _train(
     objective = create_objective(settings.method, parameters, device)
     objective.execution = Execution(team.fabric)
     crops = _crops(stores, settings, objective.restorer.stride)
-    run = {
-        "stores": [_identity(store) for store in stores],
-        **settings.model_dump(mode="json", exclude=_FREE_TO_CHANGE),
-        "init": _begun_from(settings.init, model),
-    }
-    if settings.init is not None:
-        # Before a model is cleared away for it, so that one of another kind costs nothing.
-        start_from(objective, settings.init, run)
-    found = team.first(partial(_find, model, if_exists, run))
+    run = describe_run(stores, model, settings, team)
+    found = team.first(partial(find, model, if_exists, run))
     if found == "model":
         team.reporter.say(f"{model} is trained already")
         return
+    if found is None and settings.init is not None:
+        # Before a model is cleared away for it, so that one of another kind costs nothing.
+        _check_init(settings.init, settings, _voxel_size(crops))
+        start_from(objective, settings.init, run)
     for remark in crops.remarks():
         team.reporter.say(remark)
-    start = _begin(model, objective, run, found == "checkpoint", team)
+    start = begin(model, objective, run, found == "checkpoint", team)
     if settings.compile:
         _compile(objective, settings, team)
-    with _going_back(model, team):
+    with going_back(model, team):
         calibration = partial(_calibration_crops, crops, device)
         progress = optimise(objective, crops, model, settings, start, team, calibration)
         objective.execution.average_statistics(objective.modules().values())
         record = {
-            **progress.model_dump(mode="json"),
+            **progress.model_dump(mode="json", exclude={"watch"}),
             "device": str(device),
             "versions": versions(),
         }
@@ -155,22 +129,6 @@ def _compile(objective: Objective, settings: TrainSettings, team: Team) -> None:
             continue
         if why := compile_network(network, crops, objective.execution):
             team.reporter.say(f"{name} is not compiled, and trained as it is ({why})")
-
-
-def _begin(
-    model: Path, objective: Objective, run: dict[str, Any], is_begun: bool, team: Team
-) -> Progress:
-    """Return where training starts or goes on, with a checkpoint of it in the folder."""
-    if is_begun:
-        start = _go_on(model, objective, run, team)
-        team.reporter.say(f"going on from iteration {start.iterations}")
-        return start
-    start = Progress(iterations=0, seconds=0.0, run=run)
-    if team.is_first:
-        make_folder(model)
-        # From the first moment on the folder is known as an unfinished training.
-        save_checkpoint(model, objective, start)
-    return start
 
 
 def _finish(
@@ -191,14 +149,20 @@ def _finish(
         method=settings.method,
         window_percentiles=settings.window_percentiles,
         window=settings.window,
-        voxel_size=IsotropicView(Volume(crops.stores[0])).voxel_size[2],
+        voxel_size=_voxel_size(crops),
         training=record,
     )
     remove_checkpoints(model)
 
 
-def check_training(settings: TrainSettings) -> None:
+def check_training(settings: TrainSettings, model: Path) -> None:
     """Refuse parameters that no training can be done with, whatever the volume.
+
+    Parameters
+    ----------
+    settings : TrainSettings
+    model : Path
+        Folder to write. A training that has begun there needs no model to start from any more.
 
     Raises
     ------
@@ -210,79 +174,41 @@ def check_training(settings: TrainSettings) -> None:
     if settings.iterations is None and settings.minutes is None:
         raise InputError("training has no end; give --iterations, --minutes or both")
     check_devices(settings)
-    if settings.init is not None:
+    if settings.init is not None and not is_begun(model):
         read_description(settings.init)
 
 
-def _find(
-    model: Path, if_exists: IfExists, run: dict[str, Any]
-) -> Literal["model", "checkpoint"] | None:
-    """Return what to go on from; clear the folder, or refuse it, as asked."""
-    trained, begun = (model / DESCRIPTION).is_file(), (model / CHECKPOINT).is_file()
-    if model.exists() and not (trained or begun):
-        if not model.is_dir() or any(model.iterdir()):
-            raise OutputExistsError(f"{model} exists and is not a model; give another path")
-        return None
-    if not (trained or begun):
-        return None
-    if if_exists == "refuse":
-        state = "is a model already" if trained else "holds an unfinished training"
-        raise OutputExistsError(
-            f"{model} {state}; give another path, --resume to go on with it, or --overwrite"
-        )
-    if if_exists == "overwrite":
-        (model / DESCRIPTION).unlink(missing_ok=True)
-        remove_checkpoints(model)
-        remove_records(model)
-        return None
-    done = read_run(model) if trained else read_progress(model).run
-    free = set() if trained else _END | (_REMEDIES if read_failure(model) else set())
-    fixed = {key: value for key, value in run.items() if key not in free}
-    done = {key: value for key, value in done.items() if key not in free}
-    if differing := differences(done, fixed):
-        raise ResumeError(
-            f"{model} was trained in another way ({differing}); resume with the same stores and "
-            "parameters, or start again with --overwrite"
-        )
-    return "model" if trained else "checkpoint"
-
-
-@contextmanager
-def _going_back(model: Path, team: Team) -> Iterator[None]:
-    """Where training breaks down, leave the last good checkpoint as the one to go on from."""
-    try:
-        yield
-    except DivergedError as error:
-        kept = team.first(partial(go_back, model, str(error)))
-        raise type(error)(
-            f"{error}. The checkpoint of iteration {kept} is kept: go on from it with --resume and "
-            "a smaller --learning-rate or another --seed, or begin anew with --overwrite and the "
-            "weights of a good model, --init"
-        ) from error
-
-
-def _go_on(model: Path, objective: Objective, run: dict[str, Any], team: Team) -> Progress:
-    """Load the checkpoint; a breakdown goes on the record once, with what was changed since."""
-    found = load_checkpoint(model, objective)
-    start = found.model_copy(update={"run": run})
-    team.fabric.barrier()
-    if team.is_first and (failure := read_failure(model)):
-        record = {**failure, "changed": differences(found.run, run)}
-        start = start.model_copy(update={"failures": (*found.failures, record)})
-        save_checkpoint(model, objective, start)
-        (model / FAILURE).unlink()
-    return start
-
-
-def _begun_from(init: Path | None, model: Path) -> dict[str, str] | None:
-    """Return what the run is known by of the model that it starts from."""
-    if init is None:
-        return None
-    if init.resolve() == model.resolve():
+def _check_init(init: Path, settings: TrainSettings, voxel_size: float) -> None:
+    """Refuse a model that has learned to see other voxels, or other intensities as 0 and 1."""
+    known = read_description(init)
+    if known.voxel_size is not None and not are_alike(known.voxel_size, voxel_size):
         raise InputError(
-            f"init is {init}, which is also the model to be trained; give the new one another path"
+            f"{init} was trained on isotropic voxels of {known.voxel_size:g} µm and these stores "
+            f"have {voxel_size:g} µm, and a model is of one microscope; leave --init out"
         )
-    return {"path": str(init.resolve()), "sha256": read_description(init).weights_sha256}
+    if settings.window is None:
+        _check_percentiles(init, known, settings.window_percentiles)
+
+
+def _check_percentiles(init: Path, known: Description, percentiles: tuple[float, float]) -> None:
+    low, high = percentiles
+    if known.window is not None:
+        bottom, top = known.window
+        raise InputError(
+            f"{init} was trained with the intensities {bottom:g} and {top:g} as 0 and 1, and here "
+            f"it would be the {low:g} and {high:g} percentiles; give --window, as there or as it "
+            "fits these stores"
+        )
+    if known.window_percentiles != percentiles:
+        bottom, top = known.window_percentiles
+        raise InputError(
+            f"{init} was trained with the {bottom:g} and {top:g} percentiles as 0 and 1, and here "
+            f"it would be the {low:g} and {high:g} percentiles; give --percentiles {bottom:g}"
+        )
+
+
+def _voxel_size(crops: Crops) -> float:
+    return IsotropicView(Volume(crops.stores[0])).voxel_size[2]
 
 
 def _crops(stores: Sequence[Path], settings: TrainSettings, stride: int) -> Crops:
@@ -316,8 +242,3 @@ def _window(volume: Volume, channel: int, settings: TrainSettings) -> tuple[floa
 def _calibration_crops(crops: Crops, device: torch.device) -> Iterator[Tensor]:
     others = crops.of_stream(_CALIBRATION)
     return (others.read(index, device)[None] for index in range(CALIBRATION_CROPS))
-
-
-def _identity(store: Path) -> dict[str, Any]:
-    attributes = Volume(store).attributes
-    return {"path": str(store.resolve()), "id": attributes.id if attributes else None}
