@@ -9,7 +9,7 @@
       │ with its halo       │           │           │  decoder│
       └─────────────────────┘           └─────────────────────┘
 
-A stage computes what the kept part of the output depends on, and no more: two thirds of the
+A stage computes what the kept part of the output depends on, and no more: three fifths of the
 arithmetic are the decoder's, which needs next to nothing of the halo.
 """
 

@@ -60,6 +60,7 @@ def main() -> NoReturn:
     from isosr_pipeline.interrupts import interrupt_on_terminate
 
     interrupt_on_terminate()
+    StepCommand.debugging = False
     try:
         status = group.main(standalone_mode=False)
     except click.ClickException as error:
