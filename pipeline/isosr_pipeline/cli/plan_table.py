@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from isosr_pipeline.steps.planned import FillingPlan, Plan, RestorePlan, TrainPlan
 
 _UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+_LONG = 4
+"""Days; what takes no longer is told in hours."""
+
 _Rows = Iterator[tuple[str, str]]
 
 
@@ -87,7 +90,7 @@ def _time(plan: RestorePlan) -> str:
     workers = "1 worker" if plan.workers == 1 else f"{plan.workers} workers"
     most = "at most " if plan.skip_empty else ""
     how = "an untrained network" if plan.model is None else "the model"
-    return f"{most}about {duration(plan.seconds)} on {workers}, from a measured block of {how}"
+    return f"{most}about {_estimate(plan.seconds)} on {workers}, from a measured block of {how}"
 
 
 def _store_rows(plan: FillingPlan) -> _Rows:
@@ -114,6 +117,11 @@ def _size(count: int) -> str:
         if count >= size:
             return f"{float(f'{count / size:.3g}'):,g} {unit}"
     return f"{count} B"
+
+
+def _estimate(seconds: float) -> str:
+    days = seconds / 86400
+    return f"{days:,.0f} days" if days > _LONG else duration(seconds)
 
 
 def _times(lengths: Sequence[int]) -> str:
