@@ -210,6 +210,16 @@ def memory_per_worker(client: Client, *, less_per_task: int = 0) -> int:
     return int(min(limit - tasks * less_per_task for limit, tasks in _workers(client)))
 
 
+def tasks_per_worker(client: Client) -> int:
+    """Return how many tasks run at a time in a worker of a cluster, at most."""
+    return max(tasks for _limit, tasks in _workers(client))
+
+
+def worker_addresses(client: Client) -> list[str]:
+    """Return the addresses of all workers of a cluster."""
+    return list(client.scheduler_info(n_workers=-1)["workers"])
+
+
 def _workers(client: Client) -> list[tuple[int, int]]:
     """Return the memory limit and the number of task threads of each worker."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()

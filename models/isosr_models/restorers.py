@@ -9,10 +9,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from isosr_models.arithmetic import Kept, Read, least_multiply_adds, padded_multiply_adds
 from isosr_models.layers import Statistics, use_statistics
 from isosr_models.precision import Precision, autocast
 from isosr_models.unet import UNet3d
-from isosr_models.unpadded import LAYOUT, Keep, UnpaddedUNet3d
+from isosr_models.unpadded import LAYOUT, Keep, UnpaddedUNet3d, unpadded_multiply_adds
 
 Lengths = tuple[int, int, int]
 """Along z, y, x, in voxels."""
@@ -59,6 +60,23 @@ class Restorer(Protocol):
         """
         ...
 
+    @property
+    def least_work(self) -> float:
+        """Multiply-adds for a voxel of the output, where there is no halo."""
+        ...
+
+    def work(self, kept: Kept, read: Read) -> int:
+        """Return how many multiply-adds blocks take that form a grid.
+
+        Parameters
+        ----------
+        kept : tuple of 3 sequences of slices
+            Along z, y, x: the part of each block that is wanted, in voxels of the block.
+        read : tuple of 3 sequences of ints
+            Along z, y, x: the length of each block with its halo, in voxels.
+        """
+        ...
+
     def __call__(self, block: Tensor, keep: Keep) -> Tensor:
         """Restore a part of a block.
 
@@ -84,10 +102,15 @@ class IdentityRestorer:
     normalised = False
     saturates = False
     device = torch.device("cpu")
+    least_work = 0.0
 
     def memory(self, kept: Lengths, read: Lengths) -> int:
         """Return what the block takes as float32; see `Restorer`."""
         return 4 * math.prod(read)
+
+    def work(self, kept: Kept, read: Read) -> int:
+        """Return nothing, as nothing is computed; see `Restorer`."""
+        return 0
 
     def __call__(self, block: Tensor, keep: Keep) -> Tensor:
         """Return the part as it is; see `Restorer`."""
@@ -137,6 +160,17 @@ class NetworkRestorer:
         if self._statistics == "block":
             return _LOADED + 32 * self._width * encoder
         return _LOADED + max((7 * self._width + 32) * encoder, 16 * self._width * decoder)
+
+    @property
+    def least_work(self) -> float:
+        """Multiply-adds of the convolutions for a voxel; see `Restorer`."""
+        return least_multiply_adds(self._width)
+
+    def work(self, kept: Kept, read: Read) -> int:
+        """Count the multiply-adds of the convolutions; see `Restorer`."""
+        if self._statistics == "block":
+            return padded_multiply_adds(self._width, [sum(axis) for axis in read])
+        return unpadded_multiply_adds(self._width, kept)
 
     @torch.no_grad()
     def __call__(self, block: Tensor, keep: Keep) -> Tensor:

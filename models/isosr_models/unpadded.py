@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from isosr_models.arithmetic import Kept, count_multiply_adds
 from isosr_models.unet import UNet3d
 
 Keep = tuple[slice, slice, slice]
@@ -140,6 +141,35 @@ class UnpaddedUNet3d(nn.Module):
         del rough
         out: Tensor = net.head(net.decoder1(fine)).float()
         return _cut(block, kept, whole) + out if net.residual else torch.sigmoid(out)
+
+
+def unpadded_multiply_adds(width: int, kept: Kept) -> int:
+    """Count the multiply-adds of an `UnpaddedUNet3d` for blocks that form a grid.
+
+    Parameters
+    ----------
+    width : int
+        Of the network.
+    kept : tuple of 3 sequences of slices
+        Along each axis, the part of each block that is wanted.
+    """
+    # Spans need not be those of three axes: here they are those of all blocks along one.
+    axes = [_outputs(_Needs.of(tuple(_Span(k.start, k.stop) for k in axis))) for axis in kept]
+    lengths = ([sum(b - a for a, b in spans) for spans in axis] for axis in axes)
+    return count_multiply_adds(width, list(zip(*lengths, strict=True)))
+
+
+def _outputs(needs: _Needs) -> list[_Spans]:
+    """Return what each convolution gives, from the first to the last."""
+
+    def grown(spans: _Spans, margin: int) -> _Spans:
+        return tuple(span.grown(margin) for span in spans)
+
+    encoders = [grown(needs.encoder1, 1), needs.encoder1, grown(needs.encoder2, 1), needs.encoder2]
+    bottleneck = [grown(needs.up2, 2), grown(needs.up2, 1), needs.up2]
+    decoder2 = [_doubled(needs.up2), grown(needs.up1, 1), needs.up1]
+    kept = grown(needs.decoder1, -1)
+    return [*encoders, *bottleneck, *decoder2, _doubled(needs.up1), kept, kept]
 
 
 def _doubled(spans: _Spans) -> _Spans:

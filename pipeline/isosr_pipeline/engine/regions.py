@@ -31,7 +31,9 @@ from isosr_pipeline.store.written import Written, read_back
 _LARGEST_PIECE = 512 * 2**20
 """Bytes; 64 planes of 2048 × 2048 pixels of 16 bits."""
 
-_LIBRARIES = 200 * 2**20
+LIBRARIES = 200 * 2**20
+"""Bytes that a worker takes before it does anything."""
+
 _ENCODED_AT_ONCE = 2
 
 _AVERAGED_AT_ONCE = Zyx(64, 128, 128)
@@ -65,7 +67,11 @@ class RegionPlan:
         )
         coarse = region // math.prod(factors) if factors else 0
         encoded = min(piece, _ENCODED_AT_ONCE * shard)
-        return _LIBRARIES + piece + coarse + encoded
+        return LIBRARIES + piece + coarse + encoded
+
+    def read_back(self, spec: VolumeSpec) -> int:
+        """Return how many voxels are read of levels from which coarser ones are made."""
+        return sum(spec.voxels(level - 1) for level in range(self.levels, len(spec.levels)))
 
     def grids(self, spec: VolumeSpec) -> dict[int, RegionGrid]:
         """Return the regions of each level that has regions of its own, by the level's number."""

@@ -16,7 +16,7 @@ from isosr_pipeline.devices import choose_device
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box, Zyx, context
 from isosr_pipeline.restoring.models import load
-from isosr_pipeline.settings import Device
+from isosr_pipeline.settings import Device, RestoreSettings
 
 SMALLEST_AUTO_BLOCK = 120
 
@@ -71,6 +71,14 @@ def ask_workers(client: Client, model: str, device: Device, statistics: Statisti
         factor=max(fit.factor for fit in fits),
         precision="bf16" if all(fit.precision == "bf16" for fit in fits) else "32",
     )
+
+
+def choose_precision(settings: RestoreSettings, fit: Fit) -> Precision:
+    """Return what blocks are computed in: as asked for, or what the workers do natively."""
+    if settings.precision != "auto":
+        return settings.precision
+    # The publication computed in float32.
+    return "32" if settings.scheme == "paper" else fit.precision
 
 
 def _probe(model: str, device: Device, statistics: Statistics) -> Fit:

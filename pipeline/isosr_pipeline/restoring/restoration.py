@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
 
 from isosr_models.layers import Statistics
 from isosr_models.model_folder import Description, read_description
 from isosr_models.restorers import Restorer
 from isosr_models.unet import UNet3d
 from isosr_pipeline.engine.output import versions
+from isosr_pipeline.engine.regions import RegionPlan
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box, Zyx
-from isosr_pipeline.isotropic import IsotropicView
+from isosr_pipeline.isotropic import Image, IsotropicView
 from isosr_pipeline.restoring.fitting import choose_block
 from isosr_pipeline.restoring.models import IDENTITY, load
 from isosr_pipeline.restoring.schemes import CORE, TRIMMED, ExactScheme, PaperScheme, Scheme
@@ -23,19 +28,33 @@ from isosr_pipeline.store.spec import VolumeSpec, cubic_shard
 from isosr_pipeline.store.volume import Volume
 
 
+class PlacedImage(Image, Protocol):
+    """What a restoration can be planned for: a volume, or a source that will become one."""
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Of the voxels."""
+        ...
+
+    @property
+    def channels(self) -> Sequence[str]:
+        """Labels, one for each channel."""
+        ...
+
+    @property
+    def origin(self) -> tuple[float, float, float]:
+        """Centre of the first voxel in µm, order z, y, x."""
+        ...
+
+
 @dataclass(frozen=True)
-class Restoration:
-    """All that is decided before a worker is asked: what is restored, with what, and as what.
+class Outline:
+    """What is restored, and how it is cut; known before a voxel is stored.
 
     Parameters
     ----------
-    volume : Volume
     view : IsotropicView
         Of the volume.
-    model : str
-        A model folder, or ``"identity"``.
-    description : Description or None
-        Of the model; None for the identity.
     restorer : Restorer
         On the CPU, to be asked for its properties.
     settings : RestoreSettings
@@ -45,20 +64,14 @@ class Restoration:
         Those of the volume that are restored.
     spec : VolumeSpec
         Of the output.
-    windows : list of tuple of 2 floats
-        Of all channels of the volume; empty for the identity.
     """
 
-    volume: Volume
     view: IsotropicView
-    model: str
-    description: Description | None
     restorer: Restorer
     settings: RestoreSettings
     box: Box
     channels: list[int]
     spec: VolumeSpec
-    windows: list[tuple[float, float]]
 
     @property
     def halo(self) -> int:
@@ -66,12 +79,14 @@ class Restoration:
         return self.restorer.halo if self.settings.halo is None else self.settings.halo
 
     @property
-    def floors(self) -> list[float] | None:
-        """Of each channel: where nothing exceeds it, the volume is passed through."""
-        if not self.settings.skip_empty:
-            return None
-        given = self.settings.floor
-        return [low if given is None else given for low, _high in self.windows]
+    def regions(self) -> RegionPlan:
+        """How the output is cut to be filled."""
+        return RegionPlan(self.spec.shard, self.spec.shard, levels=1)
+
+    @property
+    def region_bytes(self) -> int:
+        """Of a region, in the dtype of the output."""
+        return math.prod(self.spec.shard) * self.spec.dtype.itemsize
 
     def scheme(self, memory: float) -> Scheme:
         """Choose blocks for workers with so many bytes for each.
@@ -89,6 +104,35 @@ class Restoration:
         else:
             block = Zyx(*(min(b, s) for b, s in zip(self.settings.block, shard, strict=True)))
         return ExactScheme(block, self.halo, self.restorer.stride)
+
+
+@dataclass(frozen=True)
+class Restoration(Outline):
+    """All that is decided before a worker is asked: what is restored, with what, and as what.
+
+    Parameters
+    ----------
+    volume : Volume
+    model : str
+        A model folder, or ``"identity"``.
+    description : Description or None
+        Of the model; None for the identity.
+    windows : list of tuple of 2 floats
+        Of all channels of the volume; empty for the identity.
+    """
+
+    volume: Volume
+    model: str
+    description: Description | None
+    windows: list[tuple[float, float]]
+
+    @property
+    def floors(self) -> list[float] | None:
+        """Of each channel: where nothing exceeds it, the volume is passed through."""
+        if not self.settings.skip_empty:
+            return None
+        given = self.settings.floor
+        return [low if given is None else given for low, _high in self.windows]
 
     def history(self) -> list[Provenance]:
         """Describe all that decides the result; the size of blocks and the device do not."""
@@ -169,29 +213,44 @@ def prepare(store: Path, model: str, settings: RestoreSettings) -> Restoration:
     model = model if model == IDENTITY else str(Path(model).absolute())
     volume = Volume(store)
     volume.require_complete()
-    view = IsotropicView(volume)
     description = None if model == IDENTITY else read_description(Path(model))
     restorer = load(model, "cpu", statistics_of(settings), "32")
-    check_restoring(settings, restorer.halo)
     if model == IDENTITY and (settings.skip_empty or settings.scheme == "paper"):
         raise InputError(
             "identity only resamples, and has neither empty cells to skip nor a scheme of blocks; "
             "leave out skip_empty and scheme, or give a model"
         )
-    box = settings.roi.box(view, volume.origin) if settings.roi else Box.whole(view.shape)
-    channels = _channels(volume, settings)
+    outline = outlined(volume, restorer, settings)
     return Restoration(
+        **vars(outline),
         volume=volume,
-        view=view,
         model=model,
         description=description,
-        restorer=restorer,
-        settings=settings,
-        box=box,
-        channels=channels,
-        spec=_spec(volume, view, settings, box, channels),
         windows=_windows(volume, settings, description) if restorer.normalised else [],
     )
+
+
+def outlined(image: PlacedImage, restorer: Restorer, settings: RestoreSettings) -> Outline:
+    """Decide which part of an image is restored, and how it is cut.
+
+    Parameters
+    ----------
+    image : PlacedImage
+        A volume, or the processed source of one that is not converted yet.
+    restorer : Restorer
+    settings : RestoreSettings
+
+    Raises
+    ------
+    InputError
+        When the image or a parameter doesn't fit the others.
+    """
+    view = IsotropicView(image)
+    check_restoring(settings, restorer.halo)
+    box = settings.roi.box(view, image.origin) if settings.roi else Box.whole(view.shape)
+    channels = _channels(image, settings)
+    spec = _spec(image, view, settings, box, channels)
+    return Outline(view, restorer, settings, box, channels, spec)
 
 
 def statistics_of(settings: RestoreSettings) -> Statistics:
@@ -211,13 +270,13 @@ def _paper_scheme(shape: Zyx, restorer: Restorer, memory: float) -> PaperScheme:
     return PaperScheme(shape)
 
 
-def _channels(volume: Volume, settings: RestoreSettings) -> list[int]:
-    count = volume.shape[0]
+def _channels(image: PlacedImage, settings: RestoreSettings) -> list[int]:
+    count = image.shape[0]
     chosen = list(range(count)) if settings.channel is None else list(settings.channel)
     for channel in chosen:
         if channel >= count:
             raise InputError(
-                f"{volume.path} has {count} channels, and channel {channel} was asked for; they "
+                f"{image.path} has {count} channels, and channel {channel} was asked for; they "
                 "count from 0"
             )
     if len(set(chosen)) < len(chosen):
@@ -226,7 +285,7 @@ def _channels(volume: Volume, settings: RestoreSettings) -> list[int]:
 
 
 def _spec(
-    volume: Volume,
+    image: PlacedImage,
     view: IsotropicView,
     settings: RestoreSettings,
     box: Box,
@@ -236,15 +295,15 @@ def _spec(
     chunk = Zyx(*settings.chunk)
     z, y, x = (
         first + start * size
-        for first, start, size in zip(volume.origin, box.start, view.voxel_size, strict=True)
+        for first, start, size in zip(image.origin, box.start, view.voxel_size, strict=True)
     )
     return VolumeSpec(
         shape=shape,
-        dtype=volume.dtype,
+        dtype=image.dtype,
         voxel_size=view.voxel_size,
         chunk=chunk,
         shard=Zyx(*settings.shard) if settings.shard else cubic_shard(shape, chunk),
-        channels=tuple(volume.channels[channel] for channel in channels),
+        channels=tuple(image.channels[channel] for channel in channels),
         origin=(z, y, x),
     )
 

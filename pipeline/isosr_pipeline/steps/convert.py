@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from distributed import Client
 from numpy.typing import NDArray
 
 from isosr_cluster.clients import OpenClient, memory_per_task
@@ -18,14 +19,14 @@ from isosr_pipeline.engine.output import (
     refuse_overlap,
     versions,
 )
-from isosr_pipeline.engine.regions import RegionWriter, plan_regions
+from isosr_pipeline.engine.regions import RegionPlan, RegionWriter, plan_regions
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.fingerprint import fingerprint
 from isosr_pipeline.geometry import Region, Zyx, blocks
 from isosr_pipeline.processing import PlacedSource, processed
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import ConvertSettings, IfExists
-from isosr_pipeline.sources import Selection, open_source
+from isosr_pipeline.sources import SelectedSource, Selection, open_source
 from isosr_pipeline.store.metadata import Provenance
 from isosr_pipeline.store.pyramid import Level
 from isosr_pipeline.store.spec import VolumeSpec, slab_shard
@@ -75,6 +76,47 @@ class ConvertRegion:
         return writer.finish()
 
 
+@dataclass(frozen=True)
+class Conversion:
+    """All that is decided before a worker is asked.
+
+    Parameters
+    ----------
+    measured : SelectedSource
+        As it was opened.
+    image : PlacedSource
+        After all processing.
+    spec : VolumeSpec
+        Of the store.
+    plan : RegionPlan
+        How the store is cut to be filled.
+    history : list of Provenance
+    """
+
+    measured: SelectedSource
+    image: PlacedSource
+    spec: VolumeSpec
+    plan: RegionPlan
+    history: list[Provenance]
+
+    def require_memory(self, client: Client) -> None:
+        """Refuse regions that don't fit into a worker, which would be killed again and again.
+
+        Raises
+        ------
+        InputError
+            Naming what is needed, and what there is.
+        """
+        needed, available = self.plan.memory(self.spec), memory_per_task(client)
+        if needed > available:
+            shard = " × ".join(map(str, self.spec.shard))
+            raise InputError(
+                f"a worker has {available / 1e9:.1f} GB, and needs about {needed / 1e9:.1f} GB "
+                f"with shards of {shard} {self.spec.dtype.name} voxels; give fewer --workers or a "
+                "smaller --shard"
+            )
+
+
 def convert(
     source: Path,
     store: Path,
@@ -111,6 +153,38 @@ def convert(
         When some regions could not be converted.
     """
     reporter = reporter or SilentReporter()
+    found = prepare(source, settings)
+    spec, plan, history = found.spec, found.plan, found.history
+    refuse_overlap(store, [found.measured.path])
+    if check_output(store, history, if_exists) == "finished":
+        reporter.say(f"{store} is complete already")
+        return
+    if spec.files > _MANY_FILES:
+        reporter.say(f"{store} will be about {spec.files} files: {_FEWER_FILES[spec.ngff]}")
+    further = spec.levels[1 : plan.levels]
+    job = ConvertRegion(found.image, store.absolute(), plan.piece, further[0] if further else None)
+    # The lock is given back last, when no worker writes any more.
+    with ExitStack() as lock, open_client() as client:
+        found.require_memory(client)
+        output = lock.enter_context(begin_output(store, spec, plan, history, if_exists))
+        output.fill(client, job, reporter, _LABEL)
+        output.finish(output.windows(_LABEL), figures={})
+
+
+def prepare(source: Path, settings: ConvertSettings) -> Conversion:
+    """Decide what a source is converted to, and refuse what can't be.
+
+    Parameters
+    ----------
+    source : Path
+        File or folder, or ``path::array``; see `open_source`.
+    settings : ConvertSettings
+
+    Raises
+    ------
+    InputError
+        When the source is not usable, its voxel size is unknown, or not what the processing needs.
+    """
     selection = Selection(time=settings.time, channel_pattern=settings.channel_pattern)
     measured = open_source(Path(source).absolute(), selection)
     image = processed(measured, settings)
@@ -136,21 +210,7 @@ def convert(
             versions=versions(),
         )
     ]
-    refuse_overlap(store, [measured.path])
-    if check_output(store, history, if_exists) == "finished":
-        reporter.say(f"{store} is complete already")
-        return
-    if spec.files > _MANY_FILES:
-        reporter.say(f"{store} will be about {spec.files} files: {_FEWER_FILES[spec.ngff]}")
-    plan = plan_regions(spec, image.grain)
-    further = spec.levels[1 : plan.levels]
-    job = ConvertRegion(image, store.absolute(), plan.piece, further[0] if further else None)
-    # The lock is given back last, when no worker writes any more.
-    with ExitStack() as lock, open_client() as client:
-        _require_memory(plan.memory(spec), memory_per_task(client), spec)
-        output = lock.enter_context(begin_output(store, spec, plan, history, if_exists))
-        output.fill(client, job, reporter, _LABEL)
-        output.finish(output.windows(_LABEL), figures={})
+    return Conversion(measured, image, spec, plan_regions(spec, image.grain), history)
 
 
 def plan_volume(source: PlacedSource, settings: ConvertSettings) -> VolumeSpec:
@@ -181,16 +241,6 @@ def plan_volume(source: PlacedSource, settings: ConvertSettings) -> VolumeSpec:
         origin=source.origin,
         ngff=settings.ngff,
     )
-
-
-def _require_memory(needed: int, available: int, spec: VolumeSpec) -> None:
-    """Refuse regions that don't fit into a worker, which would be killed for it again and again."""
-    if needed > available:
-        shard = " × ".join(map(str, spec.shard))
-        raise InputError(
-            f"a worker has {available / 1e9:.1f} GB, and needs about {needed / 1e9:.1f} GB with "
-            f"shards of {shard} {spec.dtype.name} voxels; give fewer --workers or a smaller --shard"
-        )
 
 
 def _require_finite(data: NDArray[Any], region: Region) -> None:

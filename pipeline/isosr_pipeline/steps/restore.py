@@ -10,12 +10,10 @@ from typing import Any
 from distributed import Client
 
 from isosr_cluster.clients import OpenClient
-from isosr_models.precision import Precision
 from isosr_pipeline.engine.output import Output, begin_output, check_output, refuse_overlap
-from isosr_pipeline.engine.regions import RegionPlan
 from isosr_pipeline.isotropic import IsotropicView, Part
 from isosr_pipeline.progress import Reporter, SilentReporter
-from isosr_pipeline.restoring.fitting import Fit, ask_workers, memory_of_block
+from isosr_pipeline.restoring.fitting import ask_workers, choose_precision, memory_of_block
 from isosr_pipeline.restoring.models import IDENTITY
 from isosr_pipeline.restoring.regions import RestoreRegion
 from isosr_pipeline.restoring.restoration import Restoration, prepare, statistics_of
@@ -76,9 +74,8 @@ def restore(
     # The lock is given back last, when no worker writes any more.
     with ExitStack() as lock, open_client() as client:
         job, binding = _job(found, out, client)
-        plan = RegionPlan(found.spec.shard, found.spec.shard, levels=1)
         output = lock.enter_context(
-            begin_output(out, found.spec, plan, history, if_exists, binding=binding)
+            begin_output(out, found.spec, found.regions, history, if_exists, binding=binding)
         )
         output.fill(client, job, reporter, _LABEL, timeout=60 * settings.timeout)
         figures = _figures(output) | binding
@@ -93,13 +90,13 @@ def _job(found: Restoration, out: Path, client: Client) -> tuple[RestoreRegion, 
     """Return the job of all regions, and what the workers decided of it."""
     settings = found.settings
     fit = ask_workers(client, found.model, settings.device, statistics_of(settings))
-    precision = _precision(settings, fit)
-    region = math.prod(found.spec.shard) * found.spec.dtype.itemsize
+    precision = choose_precision(settings, fit)
+    memory = memory_of_block(client, fit, found.region_bytes)
     job = RestoreRegion(
         store=found.volume.path,
         out=out,
         model=found.model,
-        scheme=found.scheme(memory_of_block(client, fit, region) / fit.factor),
+        scheme=found.scheme(memory / fit.factor),
         windows=found.windows,
         channels=found.channels,
         origin=found.box.start,
@@ -108,13 +105,6 @@ def _job(found: Restoration, out: Path, client: Client) -> tuple[RestoreRegion, 
         precision=precision,
     )
     return job, {"precision": precision}
-
-
-def _precision(settings: RestoreSettings, fit: Fit) -> Precision:
-    if settings.precision != "auto":
-        return settings.precision
-    # The publication computed in float32.
-    return "32" if settings.scheme == "paper" else fit.precision
 
 
 def _figures(output: Output) -> dict[str, Any]:

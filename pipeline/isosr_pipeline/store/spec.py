@@ -130,6 +130,15 @@ class VolumeSpec:
         """
         return RegionGrid((self.shape[0], *self.levels[level].shape), region or self.shard)
 
+    def voxels(self, level: int = 0) -> int:
+        """Return the number of voxels of a level, in all channels."""
+        return self.shape[0] * math.prod(self.levels[level].shape)
+
+    @property
+    def bytes(self) -> int:
+        """Of all levels, uncompressed."""
+        return sum(map(self.voxels, range(len(self.levels)))) * self.dtype.itemsize
+
     @property
     def files(self) -> int:
         """How many files with voxels there are in all levels, at most."""

@@ -1,0 +1,265 @@
+"""Plan: what a run of a brain would do, and what it needs; nothing is written."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from isosr_cluster.clients import (
+    memory_per_worker,
+    open_client,
+    tasks_per_worker,
+    worker_addresses,
+)
+from isosr_models.patchgan import MIN_PLANE
+from isosr_models.precision import Precision
+from isosr_models.unet import UNet3d
+from isosr_pipeline.brain import Brain
+from isosr_pipeline.crops import check_crop
+from isosr_pipeline.devices import cluster_for
+from isosr_pipeline.engine.output import check_output, refuse_overlap
+from isosr_pipeline.engine.regions import LIBRARIES, RegionPlan
+from isosr_pipeline.geometry import Zyx
+from isosr_pipeline.isotropic import IsotropicView
+from isosr_pipeline.progress import Reporter, SilentReporter
+from isosr_pipeline.restoring.fitting import Fit, ask_workers, choose_precision, memory_of_block
+from isosr_pipeline.restoring.models import load, untrained
+from isosr_pipeline.restoring.redundancy import BlockGrid, block_grid
+from isosr_pipeline.restoring.restoration import Outline, outlined, statistics_of
+from isosr_pipeline.restoring.restoration import prepare as prepare_restoration
+from isosr_pipeline.restoring.schemes import TRIMMED
+from isosr_pipeline.restoring.timing import measure_rate
+from isosr_pipeline.steps.convert import Conversion
+from isosr_pipeline.steps.convert import prepare as prepare_conversion
+from isosr_pipeline.steps.planned import FillingPlan, Plan, RestorePlan, TrainPlan
+from isosr_pipeline.steps.run import check_brain
+from isosr_pipeline.steps.status import StepStatus, status_of_brain
+from isosr_pipeline.store.metadata import Provenance
+from isosr_pipeline.store.spec import VolumeSpec
+
+_HOST_BYTES = 8
+"""For each voxel of a block on its way to a GPU: as it is stored, and as it comes back."""
+
+
+def plan(brain: Brain, *, reporter: Reporter | None = None) -> Plan:
+    """Say what a run of a brain would do, before or after any of its steps.
+
+    Workers of the brain's cluster are asked for their memory, and compute one block of random
+    voxels each. Nothing is written.
+
+    Parameters
+    ----------
+    brain : Brain
+    reporter : Reporter, optional
+
+    Raises
+    ------
+    IsosrError, ModelError, ClusterError
+        What a run would raise before it begins to work.
+    """
+    reporter = reporter or SilentReporter()
+    check_brain(brain)
+    conversion = prepare_conversion(brain.source, brain.convert)
+    refuse_overlap(brain.store, [conversion.measured.path])
+    status = {step.step: step for step in status_of_brain(brain)}
+    converted = _is_complete(brain.store, conversion.history)
+    if status["train"].state != "complete":
+        crop = Zyx(*brain.train.crop)
+        check_crop(crop, IsotropicView(conversion.image), UNet3d.stride, MIN_PLANE)
+    first = None if converted else _convert(brain, conversion, status["convert"])
+    train = _train(brain, status["train"])
+    last = _restore(brain, conversion, converted, status, reporter)
+    disk = sum(step.bytes_written for step in (first, last) if step)
+    free = shutil.disk_usage(_existing(brain.output)).free
+    return Plan(
+        convert=first,
+        train=train,
+        restore=last,
+        output=str(brain.output),
+        disk=disk,
+        disk_free=free,
+        warnings=list(_warnings(disk, free, brain.output, last)),
+    )
+
+
+def _is_complete(path: Path, history: list[Provenance]) -> bool:
+    """Tell whether a store is complete, and refuse one that was made from something else."""
+    # Whether a store can be created is not known without a trial, which would write.
+    return os.path.lexists(path) and check_output(path, history, "resume") == "finished"
+
+
+def _convert(brain: Brain, found: Conversion, status: StepStatus) -> FillingPlan:
+    with open_client(brain.cluster, brain.workers) as client:
+        found.require_memory(client)
+    spec, regions = found.spec, found.plan
+    voxels = spec.shape[0] * math.prod(found.measured.shape[1:])
+    return FillingPlan(
+        **_filling(brain.store, spec, regions, status),
+        bytes_read=(voxels + regions.read_back(spec)) * spec.dtype.itemsize,
+        memory=regions.memory(spec),
+    )
+
+
+def _filling(
+    path: Path, spec: VolumeSpec, regions: RegionPlan, status: StepStatus
+) -> dict[str, Any]:
+    """Return what is the same for all steps that fill a store."""
+    passes = status.store.passes if status.store else []
+    held = zip(regions.region, spec.shape[1:], strict=True)
+    return {
+        "path": str(path),
+        "shape": spec.shape,
+        "dtype": spec.dtype.name,
+        "voxel_size": spec.voxel_size,
+        "regions": len(regions.grids(spec)[0]),
+        "regions_done": sum(one.done for one in passes if one.name == status.step),
+        "region": tuple(min(lengths) for lengths in held),
+        "shard": spec.shard,
+        "chunk": spec.chunk,
+        "files": spec.files,
+        "bytes_written": spec.bytes,
+    }
+
+
+def _train(brain: Brain, status: StepStatus) -> TrainPlan:
+    settings = brain.train
+    return TrainPlan(
+        path=status.path,
+        state=status.state,
+        detail=status.detail,
+        iterations=settings.iterations,
+        minutes=settings.minutes,
+        width=settings.width,
+        crop=settings.crop,
+    )
+
+
+def _restore(
+    brain: Brain,
+    conversion: Conversion,
+    converted: bool,
+    status: dict[str, StepStatus],
+    reporter: Reporter,
+) -> RestorePlan | None:
+    settings = brain.restore
+    trained = status["train"].state == "complete"
+    model = str(brain.trained_model.absolute()) if trained else untrained(brain.train.width)
+    outline: Outline
+    if converted and trained:
+        found = prepare_restoration(brain.store, model, settings)
+        refuse_overlap(brain.restored, [brain.store, brain.trained_model])
+        if _is_complete(brain.restored, found.history()):
+            return None
+        outline = found
+    else:
+        restorer = load(model, "cpu", statistics_of(settings), "32")
+        outline = outlined(conversion.image, restorer, settings)
+    with cluster_for(settings.device, brain.cluster, brain.workers)() as client:
+        crew = _Crew.asked(client, outline, model, reporter)
+    filling = _filling(brain.restored, outline.spec, outline.regions, status["restore"])
+    seconds = crew.seconds(outline, filling["regions"], filling["regions_done"])
+    return RestorePlan(
+        **filling,
+        **_blocks(outline, crew, conversion.spec.chunk),
+        model=str(brain.trained_model) if trained else None,
+        channels=outline.channels,
+        roi=(outline.box.start, outline.box.stop) if settings.roi else None,
+        scheme=settings.scheme,
+        halo=outline.halo if settings.scheme == "exact" else TRIMMED,
+        precision=crew.precision,
+        block_memory_available=crew.block_memory,
+        on_gpu=crew.fit.memory is not None,
+        memory_available=crew.memory,
+        workers=crew.workers,
+        seconds=seconds,
+        skip_empty=settings.skip_empty,
+    )
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """What the workers of a cluster can do, and how blocks are cut for them."""
+
+    fit: Fit
+    precision: Precision
+    grid: BlockGrid
+    block_memory: int
+    memory: int
+    workers: int
+    tasks: int
+    rate: float
+
+    @classmethod
+    def asked(cls, client: Client, outline: Outline, model: str, reporter: Reporter) -> _Crew:
+        settings = outline.settings
+        fit = ask_workers(client, model, settings.device, statistics_of(settings))
+        block_memory = memory_of_block(client, fit, outline.region_bytes)
+        scheme = outline.scheme(block_memory / fit.factor)
+        grid = block_grid(scheme, outline.box, outline.spec.shard)
+        precision = choose_precision(settings, fit)
+        workers = len(worker_addresses(client))
+        reporter.say(f"measuring how fast {workers} workers compute a block")
+        kept, _read = grid.largest
+        rate = measure_rate(client, model, settings.device, scheme.statistics, precision, kept)
+        memory, tasks = memory_per_worker(client), tasks_per_worker(client)
+        return cls(fit, precision, grid, block_memory, memory, workers, tasks, rate)
+
+    def seconds(self, outline: Outline, regions: int, done: int) -> float:
+        """Return how long computing the regions that are left takes."""
+        left = regions - done
+        work = self.grid.work(outline.restorer) * len(outline.channels) * left / regions
+        # A region is one worker's.
+        busy = min(left, self.workers) / self.workers
+        return work / (self.rate * busy) if left else 0.0
+
+
+def _blocks(outline: Outline, crew: _Crew, chunk: Zyx) -> dict[str, Any]:
+    """Return what depends on how regions are cut into blocks."""
+    spec, restorer, view, grid = outline.spec, outline.restorer, outline.view, crew.grid
+    channels = len(outline.channels)
+    kept, read = grid.largest
+    needed = restorer.memory(kept, read) * crew.fit.factor
+    # Beside what is at the device, each task reads or writes.
+    held = 2 * outline.region_bytes
+    at_host = needed
+    if crew.fit.memory is not None:
+        at_host = 0.0
+        held += _HOST_BYTES * math.prod(read)
+    decoded = grid.decoded(view, chunk)
+    return {
+        "blocks": len(grid) * channels,
+        "block": kept,
+        "block_read": read,
+        "compute_redundancy": grid.work(restorer) / (restorer.least_work * outline.box.voxels),
+        "read_redundancy": decoded / view.measured(outline.box).box.voxels,
+        "bytes_read": (decoded * channels + outline.regions.read_back(spec)) * spec.dtype.itemsize,
+        "block_memory": int(needed),
+        "memory": int(LIBRARIES + at_host + crew.tasks * held),
+    }
+
+
+def _existing(path: Path) -> Path:
+    """Return the folder that an output will be made in, or itself."""
+    return next(p for p in (path, *path.parents) if p.exists())
+
+
+def _warnings(disk: int, free: int, output: Path, restore: RestorePlan | None) -> Iterator[str]:
+    if disk > free:
+        yield (
+            f"{output} has {free / 1e9:.1f} GB free, and up to {disk / 1e9:.1f} GB are to be "
+            "written before compression; make room, or give another output"
+        )
+    if restore and restore.block_memory > restore.block_memory_available:
+        edges = " × ".join(map(str, restore.block))
+        yield (
+            f"a block of {edges} voxels takes {restore.block_memory / 1e9:.1f} GB, and "
+            f"may take {restore.block_memory_available / 1e9:.1f} GB; give a smaller "
+            "restore.block, or auto"
+        )
