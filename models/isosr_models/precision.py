@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -40,6 +41,18 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset(next(named, "").split())
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    """Return a context in which convolutions on a device have a precision."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+@contextmanager
+def computing(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Compute convolutions on a device in a precision.
+
+    Parameters
+    ----------
+    device : torch.device
+    precision : {"32", "bf16"}
+        "32" is float32 on GPUs too, whose libraries would take TF32, with its 10 bits, by default.
+    """
+    with (
+        torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
+        torch.backends.cudnn.flags(allow_tf32=False),
+    ):
+        yield

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from isosr_models.arithmetic import Kept, Read, least_multiply_adds, padded_multiply_adds
 from isosr_models.layers import Statistics, use_statistics
-from isosr_models.precision import Precision, autocast
+from isosr_models.precision import Precision, computing
 from isosr_models.unet import UNet3d
 from isosr_models.unpadded import LAYOUT, Keep, UnpaddedUNet3d, unpadded_multiply_adds
 
@@ -176,7 +176,7 @@ class NetworkRestorer:
     def __call__(self, block: Tensor, keep: Keep) -> Tensor:
         """Restore a part of a block; see `Restorer`."""
         moved = block.to(self.device).to(memory_format=LAYOUT)
-        with autocast(self.device, self.precision):
+        with computing(self.device, self.precision):
             restored: Tensor = self._network(moved, keep)
         return restored.float()
 

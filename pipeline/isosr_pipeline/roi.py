@@ -15,6 +15,8 @@ from isosr_pipeline.isotropic import IsotropicView
 
 _UNIT = re.compile(r"\s*(?:um|µm|μm)\s*$")
 _PARTS = 2
+_ROUNDING = 1e-6
+"""Of a voxel."""
 
 Extent = tuple[float | None, float | None]
 
@@ -79,9 +81,10 @@ class RegionOfInterest(BaseModel):
         ):
             start, stop = extent
             if self.in_um:
-                # A voxel belongs to it where its centre does.
+                # A voxel belongs to it where its centre does; positions are rounded when written.
                 start, stop = (
-                    None if value is None else math.ceil((value - first) / size) for value in extent
+                    None if value is None else math.ceil((value - first) / size - _ROUNDING)
+                    for value in extent
                 )
             a = 0 if start is None else int(start)
             b = length if stop is None else int(stop)

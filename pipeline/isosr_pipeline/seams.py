@@ -62,6 +62,10 @@ class Borders(NamedTuple):
     y: _Ints
     x: _Ints
 
+    def joined(self, other: Borders) -> Borders:
+        """Return the borders of both."""
+        return Borders(*(np.union1d(a, b) for a, b in zip(self, other, strict=True)))
+
 
 def block_borders(shape: Zyx, region: Zyx, block: Zyx) -> Borders:
     """Return the borders of regions, and of the blocks that each of them is cut into anew.
@@ -185,6 +189,8 @@ class SeamScore(BaseModel):
         if self.worst is None:
             return "no borders with signal around them"
         axis, seam = self.worst
+        if seam.excess.error is None:
+            return "too few places with signal to tell"
         verdict = "there are some" if seam.is_seam else "none to be seen"
         return (
             f"{verdict}; along {axis}, where they differ most, steps across borders are "

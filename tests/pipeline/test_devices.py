@@ -7,7 +7,7 @@ from isosr_cluster.clients import open_client
 from isosr_pipeline import devices
 from isosr_pipeline.devices import choose_device, cluster_for
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.restoring.fitting import Fit, ask_workers, memory_of_block
+from isosr_pipeline.restoring.fitting import Fit, _probe, ask_workers, memory_of_block
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU here")
 
@@ -33,6 +33,11 @@ def test_one_process_has_a_gpu_for_itself(monkeypatch):
     assert cluster_for("cuda", "tcp://host:1", None).args == ("tcp://host:1", None)
     with pytest.raises(InputError, match="workers is 3, and each takes a GPU"):
         cluster_for("cuda", "local", 3)
+
+
+def test_the_identity_needs_no_gpu(client, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert _probe("identity", "cuda", "frozen").memory is None
 
 
 def test_a_block_has_what_regions_leave_of_a_workers_memory():

@@ -27,7 +27,7 @@ from isosr_pipeline.restoring.fitting import Fit
 from isosr_pipeline.restoring.restoration import prepare
 from isosr_pipeline.steps.convert import convert
 from isosr_pipeline.steps.plan import plan
-from isosr_pipeline.steps.restore import _job, restore
+from isosr_pipeline.steps.restore import restore, restoring_job
 from isosr_pipeline.store.creation import create_volume
 from isosr_pipeline.store.metadata import StoreAttributes
 from isosr_pipeline.store.volume import Volume
@@ -141,7 +141,8 @@ def test_what_is_planned_is_what_is_done(planned, tmp_path, cluster, client, mon
     # In this process, where it can be counted.
     restoration = prepare(brain.store, str(brain.trained_model), brain.restore)
     create_volume(brain.restored, restoration.spec, StoreAttributes())
-    job, _binding = _job(restoration, brain.restored, client)
+    fit = Fit(None, 1.0, "32")
+    job = restoring_job(restoration, brain.restored, restoration.scheme(1e10), fit, "32")
     for region in restoration.spec.regions():
         job(region)
     for path, step in ((brain.store, found.convert), (brain.restored, found.restore)):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from isosr_pipeline.errors import InputError
@@ -56,3 +58,17 @@ def test_what_reaches_beyond_the_volume_is_refused(view, text):
     roi = RestoreSettings(roi=text).roi
     with pytest.raises(InputError, match=r"roi is .*: along [zyx] that is voxel"):
         roi.box(view, ORIGIN)
+
+
+@given(
+    size=st.sampled_from([0.26, 0.1, 0.325, 1.3]),
+    first=st.sampled_from([0.0, 97.5, -12.34]),
+    voxel=st.integers(0, 2998),
+)
+def test_the_position_of_a_voxel_is_that_voxel(size, first, voxel):
+    class Long:
+        shape, voxel_size = Zyx(3000, 1, 1), (size, size, size)
+
+    position = first + voxel * size
+    roi = RestoreSettings(roi=f"{position!r}:,:,:um").roi
+    assert roi.box(Long(), (first, first, first)).start.z == voxel

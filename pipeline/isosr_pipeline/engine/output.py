@@ -370,4 +370,6 @@ def _making(step: Provenance, complete: bool) -> dict[str, Any]:
     one stays what it is.
     """
     exclude = {"figures", "command", "versions"} if complete else {"figures", "command"}
+    # A store that is known by its id may be moved.
+    exclude |= {"source"} if "source_id" in step.parameters else set()
     return step.model_dump(mode="json", exclude=exclude)

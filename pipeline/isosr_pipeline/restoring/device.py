@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from isosr_models.memory import is_out_of_memory
 from isosr_models.restorers import Restorer
 from isosr_pipeline.errors import WorkFailedError
 from isosr_pipeline.geometry import Box, Context
@@ -22,8 +23,6 @@ from isosr_pipeline.resampling import on_grid
 _AT_THE_DEVICE = threading.Lock()
 """While one thread computes, the others read, decode, encode and write."""
 
-_NO_MEMORY = "not enough memory: you tried to allocate"
-
 
 class Restored(NamedTuple):
     """A restored box.
@@ -32,12 +31,13 @@ class Restored(NamedTuple):
     ----------
     values : ndarray, (z, y, x) float32
         In the units of the volume.
-    saturated : int
-        Voxels outside the intensity window, where the restorer can't give back such.
+    saturated : ndarray, (z, y, x) bool, or None
+        Where intensities lay outside the window, which the restorer can't give back; None where it
+        can.
     """
 
     values: NDArray[np.float32]
-    saturated: int
+    saturated: NDArray[np.bool_] | None
 
 
 class DoesNotFitError(Exception):
@@ -87,10 +87,8 @@ class DeviceRestorer:
             try:
                 grid = on_grid(voxels, place, self.restorer.device)
                 found = self._restored(grid, block.keep, low, high - low, passed)
-            except torch.OutOfMemoryError as error:
-                raise DoesNotFitError from error
-            except RuntimeError as error:
-                if _NO_MEMORY not in str(error):
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
                     raise
                 raise DoesNotFitError from error
         if not _finite(found.values):
@@ -129,17 +127,19 @@ class DeviceRestorer:
     ) -> Restored:
         kept = grid[keep.slices]
         if not self.restorer.normalised:
-            return Restored(np.ascontiguousarray(kept.cpu().numpy()), 0)
+            return Restored(np.ascontiguousarray(kept.cpu().numpy()), None)
         normalised = (grid - low) / scale
         result = self.restorer(normalised[None, None], keep.slices)[0, 0]
-        saturated = 0
-        if self.restorer.saturates:
-            inside = normalised[keep.slices]
-            saturated = int(((inside < 0) | (inside > 1)).sum())
+        inside = normalised[keep.slices]
+        saturated = (inside < 0) | (inside > 1) if self.restorer.saturates else None
         result = result * scale + low
         for box in passed:
             result[box.slices] = kept[box.slices]
-        return Restored(result.cpu().numpy(), saturated)
+            if saturated is not None:
+                saturated[box.slices] = False
+        return Restored(
+            result.cpu().numpy(), None if saturated is None else saturated.cpu().numpy()
+        )
 
 
 def _finite(values: NDArray[Any]) -> bool:

@@ -15,7 +15,7 @@ from isosr_models.restorers import Restorer
 from isosr_pipeline.devices import choose_device
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box, Zyx, context
-from isosr_pipeline.restoring.models import load
+from isosr_pipeline.restoring.models import IDENTITY, load
 from isosr_pipeline.settings import Device, RestoreSettings
 
 SMALLEST_AUTO_BLOCK = 120
@@ -84,6 +84,8 @@ def choose_precision(settings: RestoreSettings, fit: Fit) -> Precision:
 def _probe(model: str, device: Device, statistics: Statistics) -> Fit:
     """Measure what a small block takes; runs on a worker."""
     chosen = choose_device(device)
+    if model == IDENTITY:
+        return Fit(None, 1.0, "32")
     precision = native_precision(chosen)
     if chosen.type != "cuda":
         return Fit(None, 1.0, precision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isosr_models.model_folder import read_description
 from isosr_models.precision import Precision
 from isosr_pipeline.engine.regions import RegionWriter
+from isosr_pipeline.errors import HopelessError
 from isosr_pipeline.geometry import Box, Context, Region, Zyx
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.level_reader import LevelReader
-from isosr_pipeline.restoring.device import DeviceRestorer, DoesNotFitError
+from isosr_pipeline.restoring.device import DeviceRestorer, DoesNotFitError, Restored
 from isosr_pipeline.restoring.empty import EmptyCells
 from isosr_pipeline.restoring.models import load
 from isosr_pipeline.restoring.schemes import Scheme, coverage
@@ -48,6 +51,10 @@ class RestoreRegion:
         Cells in which nothing exceeds the number of their channel are passed through.
     device : {"auto", "cpu", "cuda"}
     precision : {"32", "bf16"}
+    source_id : str
+        Of the volume; another one in its place is refused.
+    weights_sha256 : str or None
+        Of the model, likewise; None for the identity.
     """
 
     store: Path
@@ -60,6 +67,8 @@ class RestoreRegion:
     floors: list[float] | None
     device: Device
     precision: Precision
+    source_id: str
+    weights_sha256: str | None
 
     def __call__(self, region: Region) -> dict[str, Any]:
         """Restore the region."""
@@ -67,6 +76,8 @@ class RestoreRegion:
             output, tools = self._output, self._tools
         work = _Work(tools, self.scheme, self.channels[region.channel])
         out = work.restored(region.box.shifted(self.origin), output.dtype)
+        # What was read until now is of the volume that is there now.
+        self._require(tools.volume.is_same(), self.store)
         writer = RegionWriter(output, region, None)
         writer.add(region.box, out)
         return {**writer.finish(), **work.counts}
@@ -78,16 +89,28 @@ class RestoreRegion:
     @cached_property
     def _tools(self) -> _Tools:
         volume = Volume(self.store)
-        view = IsotropicView(volume)
+        self._require(volume.identity == self.source_id, self.store)
+        if self.weights_sha256 is not None:
+            found = read_description(Path(self.model)).weights_sha256
+            self._require(found == self.weights_sha256, self.model)
+        view, reader = IsotropicView(volume), LevelReader(volume)
         restorer = load(self.model, self.device, self.scheme.statistics, self.precision)
-        device = DeviceRestorer(view, LevelReader(volume), restorer, self.windows)
-        return _Tools(device, EmptyCells(volume, view, self.floors) if self.floors else None)
+        empty = EmptyCells(view, reader, volume, self.floors) if self.floors else None
+        return _Tools(volume, DeviceRestorer(view, reader, restorer, self.windows), empty)
+
+    def _require(self, is_same: bool, path: Path | str) -> None:
+        if not is_same:
+            raise HopelessError(
+                f"{path} is not what it was when this run began: it has been replaced; nothing is "
+                "made of it: bring it back and go on with --resume, or start again with --overwrite"
+            )
 
 
 @dataclass
 class _Tools:
     """What a worker opens and loads once."""
 
+    volume: Volume
     device: DeviceRestorer
     empty: EmptyCells | None
     largest: float = float("inf")
@@ -99,12 +122,34 @@ class _Work:
 
     def __init__(self, tools: _Tools, scheme: Scheme, channel: int) -> None:
         self._tools, self._scheme, self._channel = tools, scheme, channel
-        self.counts = {"clipped": 0, "saturated": 0, "passed": 0}
+        self._clipped = self._passed = 0
+        self._saturated = 0.0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Voxels of the region that were clipped, saturated, and passed through."""
+        saturated = round(self._saturated)
+        return {"clipped": self._clipped, "saturated": saturated, "passed": self._passed}
 
     def restored(self, box: Box, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Restore a box of the isotropic grid."""
         averages = self._scheme.averages
+        covered = coverage(box, self._tools.device.view.shape) if averages else None
         out = np.zeros(box.shape, np.float32 if averages else dtype)
+        for block, found in self._blocks(box):
+            place = block.kept.relative_to(box.start).slices
+            if covered is None:
+                out[place] = self._rounded(found.values, dtype)
+            else:
+                out[place] += found.values
+            if found.saturated is not None:
+                # Of a voxel that lies in several blocks, each counts its part.
+                part = 1.0 if covered is None else 1 / covered[place]
+                self._saturated += float((found.saturated * part).sum(dtype=np.float64))
+        return out if covered is None else self._rounded(np.divide(out, covered, out=out), dtype)
+
+    def _blocks(self, box: Box) -> Iterator[tuple[Context, Restored]]:
+        """Restore block by block; blocks that do not fit are halved, and so are those after."""
         waiting = deque(self._scheme.blocks(box))
         while waiting:
             block = waiting.popleft()
@@ -112,37 +157,28 @@ class _Work:
                 waiting.extendleft(reversed(self._scheme.halved(block)))
                 continue
             try:
-                values = self._block(block)
+                found = self._block(block)
             except DoesNotFitError:
                 self._tools.largest = min(self._tools.largest, block.read.voxels - 1)
                 waiting.appendleft(block)
                 continue
-            place = block.kept.relative_to(box.start).slices
-            if averages:
-                out[place] += values
-            else:
-                out[place] = self._rounded(values, dtype)
-        if not averages:
-            return out
-        out /= coverage(box, self._tools.device.view.shape)
-        return self._rounded(out, dtype)
+            yield block, found
 
-    def _block(self, block: Context) -> NDArray[np.float32]:
-        kept, empty = block.kept, self._tools.empty
+    def _block(self, block: Context) -> Restored:
+        kept, device, empty = block.kept, self._tools.device, self._tools.empty
         passed = list(empty.in_box(self._channel, kept)) if empty else []
         voxels = sum(part.voxels for part in passed)
         if passed and voxels == kept.voxels:
-            values = self._tools.device.resample(self._channel, kept)
+            found = Restored(device.resample(self._channel, kept), None)
         else:
             parts = [part.relative_to(kept.start) for part in passed]
-            values, saturated = self._tools.device.restore(self._channel, block, parts)
-            self.counts["saturated"] += saturated
-        self.counts["passed"] += voxels
-        return values
+            found = device.restore(self._channel, block, parts)
+        self._passed += voxels
+        return found
 
     def _rounded(self, values: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
         rounded, clipped = to_dtype(values, dtype)
-        self.counts["clipped"] += clipped
+        self._clipped += clipped
         return rounded
 
 

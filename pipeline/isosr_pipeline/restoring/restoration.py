@@ -12,6 +12,7 @@ import numpy as np
 
 from isosr_models.layers import Statistics
 from isosr_models.model_folder import Description, read_description
+from isosr_models.precision import Precision
 from isosr_models.restorers import Restorer
 from isosr_models.unet import UNet3d
 from isosr_pipeline.engine.output import versions
@@ -134,8 +135,14 @@ class Restoration(Outline):
         given = self.settings.floor
         return [low if given is None else given for low, _high in self.windows]
 
-    def history(self) -> list[Provenance]:
-        """Describe all that decides the result; the size of blocks and the device do not."""
+    def history(self, precision: Precision | None) -> list[Provenance]:
+        """Describe all that decides the result; the size of blocks and the device do not.
+
+        Parameters
+        ----------
+        precision : {"32", "bf16"} or None
+            None where the workers have still to be asked.
+        """
         volume, settings, model = self.volume, self.settings, self.description
         step = Provenance(
             step="restore",
@@ -145,7 +152,7 @@ class Restoration(Outline):
                 "method": model.method if model else IDENTITY,
                 "model_sha256": model.weights_sha256 if model else None,
                 "scheme": settings.scheme,
-                "precision": settings.precision,
+                "precision": precision,
                 "halo": self.halo,
                 "roi": [list(self.box.start), list(self.box.stop)],
                 "channels": self.channels,

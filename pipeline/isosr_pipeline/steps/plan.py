@@ -39,6 +39,7 @@ from isosr_pipeline.restoring.timing import measure_rate
 from isosr_pipeline.steps.convert import Conversion
 from isosr_pipeline.steps.convert import prepare as prepare_conversion
 from isosr_pipeline.steps.planned import FillingPlan, Plan, RestorePlan, TrainPlan
+from isosr_pipeline.steps.restore import known_precision
 from isosr_pipeline.steps.run import check_brain
 from isosr_pipeline.steps.status import StepStatus, status_of_brain
 from isosr_pipeline.store.metadata import Provenance
@@ -155,7 +156,8 @@ def _restore(
     if converted and trained:
         found = prepare_restoration(brain.store, model, settings)
         refuse_overlap(brain.restored, [brain.store, brain.trained_model])
-        if _is_complete(brain.restored, found.history()):
+        precision = known_precision(settings, brain.restored, "resume")
+        if _is_complete(brain.restored, found.history(precision)):
             return None
         outline = found
     else:

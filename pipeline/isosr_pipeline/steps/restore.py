@@ -7,13 +7,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from distributed import Client
-
 from isosr_cluster.clients import OpenClient
+from isosr_models.precision import Precision
 from isosr_pipeline.engine.output import Output, begin_output, check_output, refuse_overlap
+from isosr_pipeline.errors import InputError
 from isosr_pipeline.isotropic import IsotropicView, Part
 from isosr_pipeline.progress import Reporter, SilentReporter
-from isosr_pipeline.restoring.fitting import ask_workers, choose_precision, memory_of_block
+from isosr_pipeline.restoring.empty import cell_borders
+from isosr_pipeline.restoring.fitting import (
+    Fit,
+    ask_workers,
+    choose_precision,
+    memory_of_block,
+)
 from isosr_pipeline.restoring.models import IDENTITY
 from isosr_pipeline.restoring.regions import RestoreRegion
 from isosr_pipeline.restoring.restoration import Restoration, prepare, statistics_of
@@ -65,20 +71,24 @@ def restore(
     reporter = reporter or SilentReporter()
     found = prepare(store, model, settings)
     out = out.absolute()
-    history = found.history()
     inputs = [found.volume.path] if model == IDENTITY else [found.volume.path, Path(found.model)]
     refuse_overlap(out, inputs)
-    if check_output(out, history, if_exists) == "finished":
+    precision = known_precision(settings, out, if_exists)
+    if check_output(out, found.history(precision), if_exists) == "finished":
         reporter.say(f"{out} is complete already")
         return
-    # The lock is given back last, when no worker writes any more.
+    # The lock is given back last, when no worker of this machine writes any more.
     with ExitStack() as lock, open_client() as client:
-        job, binding = _job(found, out, client)
+        fit = ask_workers(client, found.model, settings.device, statistics_of(settings))
+        precision = precision or choose_precision(settings, fit)
+        memory = memory_of_block(client, fit, found.region_bytes)
+        job = restoring_job(found, out, found.scheme(memory / fit.factor), fit, precision)
+        history = found.history(precision)
         output = lock.enter_context(
-            begin_output(out, found.spec, found.regions, history, if_exists, binding=binding)
+            begin_output(out, found.spec, found.regions, history, if_exists)
         )
         output.fill(client, job, reporter, _LABEL, timeout=60 * settings.timeout)
-        figures = _figures(output) | binding
+        figures = _figures(output)
         seams = _seams(found, output, job.scheme)
         figures["seams"] = seams.model_dump(mode="json")
         output.finish(output.windows(_LABEL), figures)
@@ -86,25 +96,58 @@ def restore(
         reporter.say(line)
 
 
-def _job(found: Restoration, out: Path, client: Client) -> tuple[RestoreRegion, dict[str, Any]]:
-    """Return the job of all regions, and what the workers decided of it."""
-    settings = found.settings
-    fit = ask_workers(client, found.model, settings.device, statistics_of(settings))
-    precision = choose_precision(settings, fit)
-    memory = memory_of_block(client, fit, found.region_bytes)
-    job = RestoreRegion(
+def restoring_job(
+    found: Restoration, out: Path, scheme: Scheme, fit: Fit, precision: Precision
+) -> RestoreRegion:
+    """Return the job that restores each region.
+
+    Parameters
+    ----------
+    found : Restoration
+    out : Path
+    scheme : Scheme
+    fit : Fit
+        Of the workers; what they all use, those that join later must have too.
+    precision : {"32", "bf16"}
+    """
+    return RestoreRegion(
         store=found.volume.path,
         out=out,
         model=found.model,
-        scheme=found.scheme(memory / fit.factor),
+        scheme=scheme,
         windows=found.windows,
         channels=found.channels,
         origin=found.box.start,
         floors=found.floors,
-        device=settings.device,
+        device="cpu" if fit.memory is None else "cuda",
         precision=precision,
+        source_id=found.volume.identity,
+        weights_sha256=found.description.weights_sha256 if found.description else None,
     )
-    return job, {"precision": precision}
+
+
+def known_precision(settings: RestoreSettings, out: Path, if_exists: IfExists) -> Precision | None:
+    """Return the precision that an output is to have, where no worker need be asked.
+
+    Parameters
+    ----------
+    settings : RestoreSettings
+    out : Path
+    if_exists : {"refuse", "resume", "overwrite"}
+
+    Returns
+    -------
+    {"32", "bf16"} or None
+        What is asked for, or what the output was begun in; None: what the workers have.
+    """
+    if settings.precision != "auto":
+        return settings.precision
+    try:
+        own = Volume(out).attributes if if_exists == "resume" else None
+    except InputError:
+        return None  # nothing is there, or what `check_output` will refuse
+    recorded = own.history[-1].parameters.get("precision") if own and own.history else None
+    return recorded if recorded in ("32", "bf16") else None
 
 
 def _figures(output: Output) -> dict[str, Any]:
@@ -120,6 +163,8 @@ def _seams(found: Restoration, output: Output, scheme: Scheme) -> SeamScore:
     before = Part(found.view, found.box, found.channels)
     after = IsotropicView(Volume(output.volume.path))
     borders = scheme.borders(found.box, found.spec.shard)
+    if found.floors:
+        borders = borders.joined(cell_borders(found.box))
     return seam_score(before, after, 0, borders, stride=found.restorer.stride)
 
 

@@ -72,7 +72,9 @@ class Volume:
         self.arrays = [self._array(p) for p in paths]
         self.shape = _four(self.arrays[0].shape)
         self.dtype = check_dtype(self.arrays[0].dtype, str(path))
-        self.channels = labels or [f"channel {i}" for i in range(self.shape[0])]
+        # Other programs label fewer channels than there are, or more.
+        named = labels if labels and len(labels) == self.shape[0] else None
+        self.channels = named or [f"channel {i}" for i in range(self.shape[0])]
         self.attributes = read_own(attributes, str(path))
 
     def _opened(self, mode: Literal["r", "r+"]) -> zarr.Group:
@@ -187,10 +189,22 @@ class Volume:
             together = whole_chunks(SMALL_SHARD, shard)
         return writing(self.path / array.path, driver, shard, together)
 
+    def is_same(self) -> bool:
+        """Tell whether no other store has taken the place of this one since it was opened.
+
+        Of stores of other programs that can't be told.
+
+        Raises
+        ------
+        InputError
+            When there is no store any more.
+        """
+        now = read_own(self._opened("r").attrs.asdict(), str(self.path))
+        return (now and now.id) == (self.attributes and self.attributes.id)
+
     def _require_same(self) -> None:
         """Refuse to write for a run that is over, as a task on a distant worker may still try."""
-        now = read_own(self._opened("r").attrs.asdict(), str(self.path))
-        if (now and now.id) != (self.attributes and self.attributes.id):
+        if not self.is_same():
             raise BusyError(f"{self.path} has been made anew by another process; it is left alone")
 
     def write(self, channel: int, box: Box, data: NDArray[Any], level: int = 0) -> None:
