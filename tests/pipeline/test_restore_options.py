@@ -229,13 +229,13 @@ def test_a_volume_or_model_that_is_replaced_ends_the_run(make_store, tmp_path, n
     store, own = make_store(voxels).path, tmp_path / "model"
     shutil.copytree(model, own)
     region = Region(0, 0, Box.whole(voxels.shape))
-    job = _job(store, tmp_path / "a.zarr", str(own))
+    job = _job(store, tmp_path / "a.zarr", str(own), halo=26)
     job(region)
     shutil.rmtree(store)
     shutil.move(make_store(voxels).path, store)
     with pytest.raises(HopelessError, match=r"store1\.zarr is not what it was"):
         job(region)
-    fresh = _job(store, tmp_path / "b.zarr", str(own))
+    fresh = _job(store, tmp_path / "b.zarr", str(own), halo=26)
     shutil.rmtree(own)
     other = copy.deepcopy(network)
     torch.nn.init.normal_(other.head[0].weight, std=0.3)
@@ -298,7 +298,7 @@ class _Small:
         return block[:, :, *keep] * 2
 
 
-def _job(store, out, model, floors=None):
+def _job(store, out, model, floors=None, halo=2):
     volume = Volume(store)
     shape = (1, *volume.shape[1:])
     spec = VolumeSpec(
@@ -310,7 +310,7 @@ def _job(store, out, model, floors=None):
         channels=("a",),
     )
     create_volume(out, spec, StoreAttributes())
-    scheme = ExactScheme(Zyx(128, 128, 128), 2, 4)
+    scheme = ExactScheme(Zyx(128, 128, 128), halo, 4)
     window = [(0.0, 1.0)]
     source, weights = volume.identity, read_description(Path(model)).weights_sha256
     place = Zyx(0, 0, 0)
