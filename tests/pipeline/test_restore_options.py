@@ -3,6 +3,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from isosr_models.unet import UNet3d
 from isosr_pipeline.errors import HopelessError, InputError, ResumeError, WorkFailedError
 from isosr_pipeline.geometry import Box, Region, Zyx
 from isosr_pipeline.isotropic import IsotropicView
+from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.restoring import regions
 from isosr_pipeline.restoring.regions import RestoreRegion
 from isosr_pipeline.restoring.schemes import ExactScheme
@@ -353,3 +356,73 @@ def test_seams_and_precision_are_recorded(isosr, make_store, tmp_path, model, ca
     seam = figures["seams"]["z"]["excess"]
     assert abs(seam["value"]) < 4 * seam["error"] + 0.01
     assert json.loads((out / "zarr.json").read_text())["attributes"]["isosr"]["complete"]
+
+
+@pytest.mark.parametrize("size", [1.7, 3.0, 0.6])
+def test_planes_are_those_of_the_whole_volume_resampled_first(cluster, make_store, tmp_path, size):
+    voxels = np.random.default_rng(2).random((23, 40, 35), np.float32)
+    out = tmp_path / "out.zarr"
+    store = make_store(voxels, voxel_size=(size, 1.0, 1.0)).path
+    cut = {**SMALL, "shard": (16, 32, 32), "block": (7, 40, 40)}
+    restore(store, "identity", out, RestoreSettings(**cut), cluster)
+    position = np.arange(int(22 * size + 1e-3) + 1) / size
+    below = np.minimum(position.astype(int), 21)
+    share = (position - below)[:, None, None]
+    expected = voxels[below] * (1 - share) + voxels[below + 1] * share
+    assert Volume(out).shape[1:] == expected.shape
+    assert np.abs(_voxels(out) - expected).max() < 1e-5
+
+
+def test_seams_are_compared_with_the_same_part_of_the_same_channel(cluster, make_store, tmp_path):
+    voxels = np.random.default_rng(2).random((2, 80, 150, 150), np.float32)
+    store = make_store(voxels).path
+    chosen = RestoreSettings(**SMALL, roi="2:80,5:150,7:150", channel="1")
+    restore(store, "identity", tmp_path / "out.zarr", chosen, cluster)
+    seams = _figures(tmp_path / "out.zarr")["seams"]
+    for axis in "zyx":
+        assert seams[axis]["cubes"] > 1
+        assert seams[axis]["excess"] == {"value": 0.0, "error": 0.0}
+
+
+def test_one_region_is_read_while_another_is_computed(make_store, tmp_path, model, monkeypatch):
+    voxels = np.random.default_rng(2).random((64, 32, 32), np.float32)
+    job = _job(make_store(voxels).path, tmp_path / "out.zarr", model)
+    both_read, at_the_device, most, loaded = threading.Event(), [], [], []
+    read = LevelReader.read
+    reads = []
+
+    def counting(self, *place):
+        reads.append(place)
+        if len(reads) == 2:
+            both_read.set()
+        return read(self, *place)
+
+    class Waiting(_Small):
+        def __call__(self, block, keep):
+            at_the_device.append(block)
+            most.append(len(at_the_device))
+            assert both_read.wait(60), "the second region is not read before the first is done"
+            at_the_device.pop()
+            return super().__call__(block, keep)
+
+    monkeypatch.setattr(LevelReader, "read", counting)
+    monkeypatch.setattr(regions, "load", lambda *_: loaded.append(1) or Waiting(10**9))
+    monkeypatch.setattr(regions, "RegionWriter", _Counting)
+    boxes = [Box(Zyx(a, 0, 0), Zyx(a + 32, 32, 32)) for a in (0, 32)]
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(job, [Region(i, 0, box) for i, box in enumerate(boxes)]))
+    assert most == [1, 1]
+    assert loaded == [1]
+
+
+class _Counting:
+    """Takes what is made of a region, and writes nothing."""
+
+    def __init__(self, *_):
+        pass
+
+    def add(self, *_):
+        pass
+
+    def finish(self):
+        return {}
