@@ -86,6 +86,9 @@ def fill(
     that is full ends the work at once, and so does a `HopelessError` of the job. Records are synced
     to the disk within a second or two, and at the end.
 
+    Tasks that are cancelled may run on where the cluster is not this machine's. What they write is
+    what any other would, and `Volume.writing` refuses to begin once another store is there.
+
     Parameters
     ----------
     client : distributed.Client

@@ -166,7 +166,7 @@ def convert(
         reporter.say(f"{store} will be about {spec.files} files: {_FEWER_FILES[spec.ngff]}")
     further = spec.levels[1 : plan.levels]
     job = ConvertRegion(found.image, store.absolute(), plan.piece, further[0] if further else None)
-    # The lock is given back last, when no worker writes any more.
+    # The lock is given back last, when workers of this machine have ended.
     with ExitStack() as lock, open_client() as client:
         found.require_memory(client)
         output = lock.enter_context(begin_output(store, spec, plan, history, if_exists))
