@@ -155,7 +155,7 @@ def level_0(folder: Path, source: Path) -> Iterator[Figure]:
     def engine() -> float:
         fresh()
         job = ConvertRegion(image, store, plan.piece, None)
-        with Ledger(store, {}, 0) as ledger:
+        with Ledger(store, {}, {}) as ledger:
             begin = time.monotonic()
             fill(client, plan.grids(spec)[0], job, ledger, SilentReporter(), "convert")
             return time.monotonic() - begin
@@ -227,7 +227,7 @@ def tiny_regions(folder: Path) -> Iterator[Figure]:
     store.mkdir()
     warm, grid = (RegionGrid((1, 1, 1, n), Zyx(1, 1, 1)) for n in (1000, count))
     driver = psutil.Process()
-    with open_client() as client, Ledger(store, {}, count) as ledger:
+    with open_client() as client, Ledger(store, {}, {}) as ledger:
         fill(client, warm, idle, ledger, SilentReporter(), "warm")
         before, begin = driver.memory_info().rss, time.monotonic()
         fill(client, grid, idle, ledger, SilentReporter(), "convert")

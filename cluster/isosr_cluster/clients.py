@@ -13,11 +13,19 @@ from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
+from isosr_cluster.asking import workers_of
 from isosr_cluster.errors import ClusterConfigError, ClusterUnreachableError
 from isosr_cluster.keeping import PATIENCE, kept_up
 
 LOCAL = "local"
 _SECONDS_FOR_A_WORKER = 30.0
+
+_STARTS = 3
+"""How often a cluster is started whose workers die while they start."""
+
+_SECONDS_FOR_ALL_WORKERS = 300.0
+"""On a slow file system importing the libraries alone may take a minute."""
+
 OpenClient = Callable[[], AbstractContextManager[Client]]
 """Connects to a cluster when it is needed, after everything has been checked."""
 
@@ -52,6 +60,12 @@ class _PinnedCluster(LocalCluster):  # type: ignore[misc] # distributed is untyp
         self._gpus = list(gpus)
         super().__init__(n_workers=0, **options)
         self.scale(len(self._gpus))
+        try:
+            # Here, as workers that don't start would otherwise fail where no one hears of it.
+            self.sync(self._correct_state)
+        except BaseException:
+            self.close()
+            raise
 
     def new_worker_spec(self) -> dict[Any, Any]:
         """Return the next worker, with a GPU of its own."""
@@ -93,7 +107,7 @@ def open_client(
     ClusterConfigError
         When `cluster` is neither, or `workers` makes no sense for it.
     ClusterUnreachableError
-        When no scheduler answers.
+        When no scheduler answers, or workers of this machine die again and again as they start.
     """
     if cluster != LOCAL:
         with _quiet(), _connect(cluster, workers, gpus) as client:
@@ -113,14 +127,47 @@ def open_client(
         "env": dict.fromkeys(_THREAD_VARIABLES, threads),
     }
     with dask.config.set(_WORKERS):
-        started = (
-            LocalCluster(n_workers=count, **options)
-            if gpus is None
-            else _PinnedCluster(gpus, **options)
-        )
+        started = _started(count, gpus, options)
         with started, kept_up(started, count), Client(started) as client:
-            client.wait_for_workers(count)
+            _wait_for_all(client, count)
             yield client
+
+
+def _started(count: int, gpus: Sequence[str] | None, options: dict[str, Any]) -> LocalCluster:
+    """Start a cluster on this machine, and once more where workers die while they start.
+
+    Raises
+    ------
+    ClusterUnreachableError
+        When they do so each time.
+    """
+    failures: list[Exception] = []
+    while len(failures) < _STARTS:
+        try:
+            if gpus is None:
+                return LocalCluster(n_workers=count, **options)
+            return _PinnedCluster(gpus, **options)
+        except (RuntimeError, OSError) as error:
+            failures.append(error)
+    cause = failures[-1]
+    while cause.__cause__ is not None and isinstance(cause.__cause__, Exception):
+        cause = cause.__cause__
+    raise ClusterUnreachableError(
+        f"the {count} workers on this machine did not start in {_STARTS} attempts ({cause}): most "
+        "often memory runs out as they start; give fewer --workers, or free some memory"
+    ) from failures[-1]
+
+
+def _wait_for_all(client: Client, count: int) -> None:
+    try:
+        client.wait_for_workers(count, timeout=_SECONDS_FOR_ALL_WORKERS)
+    except TimeoutError as error:
+        there = len(client.scheduler_info(n_workers=-1)["workers"])
+        raise ClusterUnreachableError(
+            f"{there} of {count} workers on this machine are there after "
+            f"{_SECONDS_FOR_ALL_WORKERS:g} s; give fewer --workers, or see what ends them (memory, "
+            "or a limit of the job)"
+        ) from error
 
 
 @contextmanager
@@ -217,11 +264,11 @@ def tasks_per_worker(client: Client) -> int:
 
 def worker_addresses(client: Client) -> list[str]:
     """Return the addresses of all workers of a cluster."""
-    return list(client.scheduler_info(n_workers=-1)["workers"])
+    return list(workers_of(client))
 
 
 def _workers(client: Client) -> list[tuple[int, int]]:
     """Return the memory limit and the number of task threads of each worker."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = workers_of(client).values()
     # A worker without a limit reports 0: it has what this machine has, for want of better.
     return [(w["memory_limit"] or MEMORY_LIMIT, max(1, w["nthreads"])) for w in workers]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from distributed import SpecCluster
+from distributed.core import Status
 from tornado.ioloop import PeriodicCallback
 
 PATIENCE = {"distributed.deploy.lost-worker-timeout": "120s"}
@@ -26,9 +27,18 @@ def kept_up(cluster: SpecCluster, count: int) -> Iterator[None]:
     count : int
         How many workers there should be.
     """
-    looking = PeriodicCallback(partial(cluster.scale, count), _MILLISECONDS_BETWEEN_LOOKS)
+    looking = PeriodicCallback(partial(_look, cluster, count), _MILLISECONDS_BETWEEN_LOOKS)
     cluster.loop.add_callback(looking.start)
     try:
         yield
     finally:
         cluster.loop.add_callback(looking.stop)
+
+
+def _look(cluster: SpecCluster, count: int) -> None:
+    """Have the cluster start what is missing; runs in its loop."""
+    for name, worker in list(cluster.workers.items()):
+        # One that died while it was started anew is kept by Dask as if it were there.
+        if worker.status in (Status.failed, Status.closed):
+            del cluster.workers[name]
+    cluster.scale(count)

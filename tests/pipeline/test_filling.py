@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -16,6 +17,7 @@ import pytest
 from isosr_pipeline.engine.checking import find_altered, overlapping
 from isosr_pipeline.engine.filling import fill
 from isosr_pipeline.engine.output import begin_output
+from isosr_pipeline.engine.records import FILE
 from isosr_pipeline.engine.regions import RegionPlan, RegionWriter
 from isosr_pipeline.engine.survey import survey
 from isosr_pipeline.errors import HopelessError, ResumeError, WorkFailedError
@@ -273,3 +275,40 @@ def test_what_binds_an_unfinished_store_must_be_the_same(tmp_path):
         begun(out, binding={"precision": "fp32", "block": (1, 2)}),
     ):
         pass
+
+
+def test_what_is_done_is_synced_while_the_next_region_takes_long(client, tmp_path, monkeypatch):
+    out, synced = tmp_path / "out.zarr", tmp_path / "synced"
+    fsync = os.fsync
+
+    def note(number: int) -> None:
+        fsync(number)
+        if Path(f"/proc/self/fd/{number}").readlink().name == FILE:
+            found = survey(out)
+            if found is not None and 0 in found.passes[LABEL].done:
+                synced.touch()
+
+    def work(region: Region) -> dict[str, Any]:
+        end = time.monotonic() + 60
+        while region.index and not synced.exists():
+            assert time.monotonic() < end, "region 0 is done, and not synced"
+            time.sleep(0.05)
+        return {"bytes": 1}
+
+    # Longer than the first region takes, so that its own record is not what syncs it.
+    monkeypatch.setattr("isosr_pipeline.engine.ledger._SECONDS_BETWEEN_SYNCS", 2.0)
+    monkeypatch.setattr(os, "fsync", note)
+    with begun(out) as output:
+        fill(client, RegionGrid((1, 1, 1, 2), Zyx(1, 1, 1)), work, output.ledger, Told(), LABEL)
+
+
+def test_a_disk_that_does_not_keep_the_ledger_ends_the_run(client, tmp_path, monkeypatch):
+    def refuse(_number: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with begun(tmp_path / "out.zarr") as output:
+        monkeypatch.setattr(os, "fsync", refuse)
+        monkeypatch.setattr("isosr_pipeline.engine.ledger._SECONDS_BETWEEN_SYNCS", 1e9)
+        grid = output.plan.grids(output.spec)[0]
+        with pytest.raises(WorkFailedError, match=r"can't be synced .*Input/output.*--resume"):
+            fill(client, grid, lambda _: {"bytes": 1}, output.ledger, Told(), LABEL)

@@ -179,3 +179,57 @@ def test_hopeless_errors_travel():
     error = pickle.loads(pickle.dumps(HopelessError("no memory")))  # noqa: S301
     assert type(error) is HopelessError
     assert str(error) == "no memory"
+
+
+SECONDS = "isosr_pipeline.engine.ledger._SECONDS_BETWEEN_SYNCS"
+
+
+@pytest.fixture
+def syncs(monkeypatch) -> list[int]:
+    """How long the file was each time that it was synced."""
+    sizes: list[int] = []
+    fsync = os.fsync
+
+    def count(number: int) -> None:
+        sizes.append(os.fstat(number).st_size)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", count)
+    return sizes
+
+
+def test_a_record_is_synced_when_that_is_due_though_no_other_comes(tmp_path, monkeypatch, syncs):
+    monkeypatch.setattr(SECONDS, 3600.0)
+    with Ledger(tmp_path, MAKING, PASSES) as ledger:
+        ledger.sync()
+        before = len(syncs)
+        ledger.record("convert", 0, {"bytes": 3})
+        ledger.sync_if_due()
+        assert len(syncs) == before
+        monkeypatch.setattr(SECONDS, 0.0)
+        ledger.sync_if_due()
+        assert syncs[before:] == [(tmp_path / FILE).stat().st_size]
+        ledger.sync_if_due()
+        assert len(syncs) == before + 1, "what is synced is not synced again"
+
+
+def test_what_was_recorded_is_synced_when_the_ledger_is_closed(tmp_path, monkeypatch, syncs):
+    monkeypatch.setattr(SECONDS, 3600.0)
+    with Ledger(tmp_path, MAKING, PASSES) as ledger:
+        ledger.sync()
+        ledger.record("convert", 0, {"bytes": 3})
+    assert syncs[-1] == (tmp_path / FILE).stat().st_size
+
+
+def test_a_record_that_the_disk_does_not_keep_is_taken_back(tmp_path, monkeypatch):
+    def refuse(_number: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(SECONDS, 0.0)
+    with Ledger(tmp_path, MAKING, PASSES) as ledger:
+        size = (tmp_path / FILE).stat().st_size
+        monkeypatch.setattr(os, "fsync", refuse)
+        with pytest.raises(OSError, match="Input/output"):
+            ledger.record("convert", 0, {"bytes": 3})
+        assert (tmp_path / FILE).stat().st_size == size
+        assert ledger.done["convert"] == set()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from distributed import Client
@@ -82,7 +83,11 @@ def fill(
     """Run a job on every region that the ledger doesn't have, and record each as it is done.
 
     A region that fails is named at the end; the others are done all the same, and are kept. A disk
-    that is full ends the work at once, and so does a `HopelessError` of the job.
+    that is full ends the work at once, and so does a `HopelessError` of the job. Records are synced
+    to the disk within a second or two, and at the end.
+
+    Tasks that are cancelled may run on where the cluster is not this machine's. What they write is
+    what any other would, and `Volume.writing` refuses to begin once another store is there.
 
     Parameters
     ----------
@@ -102,7 +107,8 @@ def fill(
     Raises
     ------
     WorkFailedError
-        When regions failed, or the store was removed or replaced meanwhile.
+        When regions failed, the store was removed or replaced meanwhile, or the disk doesn't keep
+        the ledger.
     HopelessError
         When one failed as all others would.
     InterruptedRunError
@@ -117,6 +123,7 @@ def fill(
     pending = (grid[index] for index in range(len(grid)) if index not in done)
     failures = _Failures()
     gone = _now_and_then(ledger.require_there)
+    synced = partial(_synced, ledger, ledger.sync_if_due)
     begin, size = time.monotonic(), 0
     with reporter.task(label, len(grid), "regions", before) as advance, stop_requests() as stopping:
         outcomes = run_tasks(
@@ -126,7 +133,7 @@ def fill(
             timeout=timeout,
             waits=waits,
             may_pass=_may_pass,
-            should_stop=lambda: stopping() or bool(failures.stop) or gone(),
+            should_stop=lambda: stopping() or bool(failures.stop) or gone() or synced(),
         )
         # Closed by hand: what is raised would keep it, and its tasks, alive.
         with closing(outcomes):
@@ -140,6 +147,7 @@ def fill(
         interrupted = stopping()
     # Where the store is gone, that is why regions failed.
     ledger.require_there()
+    _synced(ledger, ledger.sync)
     if failures.count:
         raise WorkFailedError(failures.describe(len(grid), label))
     if interrupted:
@@ -162,6 +170,19 @@ def _recorded(
     except OSError as error:
         return outcome.error or error
     return outcome.error
+
+
+def _synced(ledger: Ledger, sync: Callable[[], None]) -> bool:
+    """Sync the ledger; return false."""
+    try:
+        sync()
+    except OSError as error:
+        ledger.require_there()
+        raise WorkFailedError(
+            f"{ledger.path} can't be synced to its disk ({error.strerror or error}), so what is "
+            f"done might be lost with a power cut; {_GO_ON}"
+        ) from error
+    return False
 
 
 def _now_and_then(check: Callable[[], None]) -> Callable[[], bool]:

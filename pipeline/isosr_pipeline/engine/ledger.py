@@ -86,6 +86,7 @@ class Ledger:
         # Not buffered: a record that the disk refuses must not come back when the file is closed.
         self._file = self.path.open("ab", buffering=0)
         self._synced = 0.0
+        self._is_synced = True
         _lock(self._file, store)
         if os.fstat(self._file.fileno()).st_nlink == 0:
             self._file.close()
@@ -142,7 +143,8 @@ class Ledger:
     def record(self, name: str, region: int, result: Mapping[str, Any]) -> None:
         """Record that a region is done, with what its task returned.
 
-        What was recorded survives a kill at once, and a power cut after a second: a region whose
+        What was recorded survives a kill at once, and a power cut once it is synced: with the first
+        record, or call of `sync_if_due`, that comes a second after the last time. A region whose
         record is lost is done again.
 
         Parameters
@@ -156,7 +158,7 @@ class Ledger:
         Raises
         ------
         OSError
-            When the file system takes no more; the ledger is then as it was.
+            When the file system takes no more; the record is then taken back.
         """
         self._append(encode_done(name, region, time.time(), result))
         self.done[name].add(region)
@@ -194,13 +196,31 @@ class Ledger:
         try:
             while line:
                 line = line[self._file.write(line) :]
+            self._is_synced = False
+            self.sync_if_due()
         except OSError:
             self._file.truncate(before)
             raise
+
+    def sync_if_due(self) -> None:
+        """Have the disk keep what was recorded, unless it did within the last second.
+
+        To be called now and then, as hours may pass before the next record.
+
+        Raises
+        ------
+        OSError
+            When the file system refuses.
+        """
         # A sync takes longer than many a small region.
         if time.monotonic() - self._synced >= _SECONDS_BETWEEN_SYNCS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Have the disk keep all that was recorded; `sync_if_due` says what is raised."""
+        if not self._is_synced:
             os.fsync(self._file.fileno())
-            self._synced = time.monotonic()
+            self._synced, self._is_synced = time.monotonic(), True
 
     def require_there(self) -> None:
         """Refuse to go on with a store that was removed, or replaced by another one.
@@ -231,6 +251,9 @@ class Ledger:
 
     def close(self) -> None:
         """Close the ledger and give its lock back."""
+        # What the disk doesn't keep is done again.
+        with suppress(OSError):
+            self.sync()
         self._file.close()
 
     def __enter__(self) -> Self:

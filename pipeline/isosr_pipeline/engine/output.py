@@ -294,7 +294,8 @@ def begin_output(
         What else must be the same when the store is gone on with, such as the precision that its
         workers have chosen; anything that JSON can hold.
 
-    From before the store is there under its name until the end, its ledger is locked.
+    From before the store is there under its name until the end, its ledger is locked. That keeps
+    drivers out, not tasks of an earlier run that a cluster elsewhere has not ended: see `fill`.
 
     Raises
     ------

@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isosr_pipeline.engine.verifying import written
 from isosr_pipeline.geometry import Box, Region, RegionGrid, Zyx, blocks
 from isosr_pipeline.store.intensity import Histogram
 from isosr_pipeline.store.pyramid import Level, downsample, parent_box
 from isosr_pipeline.store.spec import VolumeSpec
 from isosr_pipeline.store.volume import Volume
-from isosr_pipeline.store.written import Written, read_back
+from isosr_pipeline.store.written import Written
 
 _LARGEST_PIECE = 512 * 2**20
 """Bytes; 64 planes of 2048 × 2048 pixels of 16 bits."""
@@ -116,10 +117,15 @@ class RegionWriter:
         Whole shards of level 0 and, if there is one, of level 1.
     level : Level or None
         Level 1.
+    verified : int
+        Of so many chunks of a file one is decoded and compared after it was written, 1 for all.
     """
 
-    def __init__(self, volume: Volume, region: Region, level: Level | None) -> None:
+    def __init__(
+        self, volume: Volume, region: Region, level: Level | None, *, verified: int = 1
+    ) -> None:
         self._volume, self._region, self._level = volume, region, level
+        self._verified = verified
         self._histogram = Histogram(volume.dtype)
         self._bytes = 0
         self._files: list[Written] = []
@@ -127,7 +133,7 @@ class RegionWriter:
         self._coarse = np.empty(self._box.shape, volume.dtype) if self._box else None
 
     def add(self, box: Box, data: NDArray[Any], counted: NDArray[np.bool_] | None = None) -> None:
-        """Write a piece, and wait until it is on disk and reads back.
+        """Write a piece, and wait until it is on disk and reads back as it was given.
 
         Parameters
         ----------
@@ -141,14 +147,14 @@ class RegionWriter:
         Raises
         ------
         OSError
-            When the file system takes no more.
+            When the file system takes no more, or what it holds is not what was written.
         """
         with self._volume.writing() as shards:
             shards.start(self._region.channel, box, data)
             self._histogram.add(data if counted is None or counted.all() else data[counted])
             self._average(box, data)
         self._bytes += data.nbytes
-        self._files.append(written(self._volume, self._region.channel, box, data))
+        self._record(box, data, 0)
 
     def finish(self) -> dict[str, Any]:
         """Write the region's part of level 1, and return what the ledger keeps of the region.
@@ -156,18 +162,21 @@ class RegionWriter:
         Raises
         ------
         OSError
-            When the file system takes no more.
+            As `add` does.
         """
         if self._box is not None and self._coarse is not None:
-            channel = self._region.channel
-            self._volume.write(channel, self._box, self._coarse, level=1)
-            self._files.append(written(self._volume, channel, self._box, self._coarse, level=1))
+            self._volume.write(self._region.channel, self._box, self._coarse, level=1)
+            self._record(self._box, self._coarse, 1)
         return {
             "bytes": self._bytes,
             "files": self._files,
             "channel": self._region.channel,
             "histogram": self._histogram.encode(),
         }
+
+    def _record(self, box: Box, data: NDArray[Any], level: int) -> None:
+        channel, verified = self._region.channel, self._verified
+        self._files.append(written(self._volume, channel, box, data, level, verified=verified))
 
     def _average(self, box: Box, data: NDArray[Any]) -> None:
         if self._level is None or self._box is None or self._coarse is None:
@@ -212,30 +221,6 @@ class DownsampleRegion:
         volume.write(region.channel, region.box, out, self.index)
         files = [written(volume, region.channel, region.box, out, self.index)]
         return {"bytes": out.nbytes, "files": files}
-
-
-def written(volume: Volume, channel: int, box: Box, data: NDArray[Any], level: int = 0) -> Written:
-    """Return what is on disk of a box that was just written.
-
-    Parameters
-    ----------
-    volume : Volume
-    channel : int
-    box : Box
-        Whole shards.
-    data : ndarray, (z, y, x)
-        What was written.
-    level : int
-
-    Raises
-    ------
-    OSError
-        When nothing is there, or it can't be read.
-    """
-    found = read_back(volume, channel, box, level)
-    if not found.size and data.any():
-        raise OSError(f"{volume.path}: {found.files} was written and is not there")
-    return found
 
 
 def _coarser(box: Box, factors: Zyx) -> Box:

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from distributed import Client
 
+from isosr_cluster.asking import ask_all
 from isosr_cluster.clients import memory_per_worker
 from isosr_models.layers import Statistics
 from isosr_models.precision import Precision, native_precision
@@ -59,7 +60,7 @@ def ask_workers(client: Client, model: str, device: Device, statistics: Statisti
     InputError
         When a GPU is asked for and a worker has none, or only some have one.
     """
-    fits: list[Fit] = list(client.run(partial(_probe, model, device, statistics)).values())
+    fits = ask_all(client, partial(_probe, model, device, statistics))
     on_gpus = [fit.memory for fit in fits if fit.memory is not None]
     if on_gpus and len(on_gpus) < len(fits):
         raise InputError(

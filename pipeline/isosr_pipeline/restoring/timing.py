@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from distributed import Client
 
-from isosr_cluster.clients import worker_addresses
+from isosr_cluster.asking import ask_all
 from isosr_models.layers import Statistics
 from isosr_models.precision import Precision
 from isosr_models.restorers import Restorer
@@ -48,11 +48,7 @@ def measure_rate(
     block : Zyx
         What a network will give at once, in voxels; a smaller one is measured where that is long.
     """
-    job = partial(_rate, model, device, statistics, precision, block)
-    futures = [
-        client.submit(job, workers=[address], pure=False) for address in worker_addresses(client)
-    ]
-    return float(sum(client.gather(futures)))
+    return sum(ask_all(client, partial(_rate, model, device, statistics, precision, block)))
 
 
 def _rate(
