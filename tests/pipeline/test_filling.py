@@ -20,7 +20,7 @@ from isosr_pipeline.engine.output import begin_output
 from isosr_pipeline.engine.records import FILE
 from isosr_pipeline.engine.regions import RegionPlan, RegionWriter
 from isosr_pipeline.engine.survey import survey
-from isosr_pipeline.errors import HopelessError, ResumeError, WorkFailedError
+from isosr_pipeline.errors import HopelessError, WorkFailedError
 from isosr_pipeline.geometry import Box, Region, RegionGrid, Zyx
 from isosr_pipeline.progress import SilentReporter
 from isosr_pipeline.store.creation import create_volume
@@ -58,11 +58,11 @@ def spec_of(ngff: str = "0.5") -> VolumeSpec:
 
 
 @contextmanager
-def begun(path: Path, ngff: str = "0.5", **options: Any):
+def begun(path: Path, ngff: str = "0.5"):
     spec = spec_of(ngff)
     history = [Provenance(step=LABEL, source="-", parameters={}, versions={})]
     plan = RegionPlan(spec.shard, spec.shard, levels=1)
-    with begin_output(path, spec, plan, history, "resume", **options) as output:
+    with begin_output(path, spec, plan, history, "resume") as output:
         yield output
 
 
@@ -262,19 +262,6 @@ def test_a_store_that_goes_away_ends_the_run(client, tmp_path, again):
 
     with begun(out) as output, pytest.raises(WorkFailedError, match="was removed or replaced"):
         output.fill(client, filler(out, lose), Told(), LABEL)
-
-
-def test_what_binds_an_unfinished_store_must_be_the_same(tmp_path):
-    out = tmp_path / "out.zarr"
-    with begun(out, binding={"precision": "bf16", "block": (1, 2)}):
-        pass
-    with begun(out, binding={"precision": "bf16", "block": (1, 2)}):
-        pass
-    with (
-        pytest.raises(ResumeError, match="precision was 'bf16' and is 'fp32'"),
-        begun(out, binding={"precision": "fp32", "block": (1, 2)}),
-    ):
-        pass
 
 
 def test_what_is_done_is_synced_while_the_next_region_takes_long(client, tmp_path, monkeypatch):

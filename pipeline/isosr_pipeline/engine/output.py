@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -279,9 +278,11 @@ def begin_output(
     plan: RegionPlan,
     history: list[Provenance],
     if_exists: IfExists,
-    binding: Mapping[str, Any] | None = None,
 ) -> Iterator[Output]:
     """Create a store to be filled, or open the unfinished one.
+
+    From before the store is there under its name until the end, its ledger is locked. That keeps
+    drivers out, not tasks of an earlier run that a cluster elsewhere has not ended: see `fill`.
 
     Parameters
     ----------
@@ -290,12 +291,6 @@ def begin_output(
     spec : VolumeSpec
     plan : RegionPlan
         How it is cut into regions, which the ledger counts.
-    binding : mapping, optional
-        What else must be the same when the store is gone on with, such as the precision that its
-        workers have chosen; anything that JSON can hold.
-
-    From before the store is there under its name until the end, its ledger is locked. That keeps
-    drivers out, not tasks of an earlier run that a cluster elsewhere has not ended: see `fill`.
 
     Raises
     ------
@@ -305,7 +300,6 @@ def begin_output(
     making = {
         **_making(history[-1], complete=False),
         "region": list(plan.region),
-        **_as_json(binding or {}),
     }
     step = history[-1].step
     passes = {_pass_name(level, step): len(grid) for level, grid in plan.grids(spec).items()}
@@ -356,12 +350,6 @@ def _create(
 def _pass_name(level: int, label: str) -> str:
     """Return the name of the pass that fills a level; that over level 0 is named by the step."""
     return f"level {level}" if level else label
-
-
-def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values as they will be read back: tuples as lists, for instance."""
-    read: dict[str, Any] = json.loads(json.dumps(dict(values)))
-    return read
 
 
 def _making(step: Provenance, complete: bool) -> dict[str, Any]:
