@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import queue
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ _WAITS = (0.5, 1.0, 2.0, 4.0)
 """Seconds before further attempts at asking workers of which one died meanwhile."""
 
 _SECONDS_FOR_A_WORKER = 120.0
+_SECONDS_FOR_AN_ANSWER = 300.0
 _SECONDS_BETWEEN_LOOKS = 0.2
 _LOST = "the cluster is lost ({}); start it again, then give the same command again"
 
@@ -90,10 +93,48 @@ def workers_of(client: Client) -> dict[str, dict[str, Any]]:
     )
 
 
+def within(seconds: float, call: Callable[[], Value]) -> Value:
+    """Call what Dask sends to all workers, and don't wait longer than so many seconds for it.
+
+    A worker that dies at the wrong moment never answers, and Dask would wait for it without end.
+
+    Parameters
+    ----------
+    seconds : float
+    call : callable
+
+    Raises
+    ------
+    TimeoutError
+        When it takes longer; it goes on in the background.
+    Exception
+        What it raises.
+    """
+    ended: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            ended.put((call(), None))
+        except Exception as error:  # noqa: BLE001 - raised in the thread that waits
+            ended.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        value, error = ended.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"a worker did not answer within {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return value  # type: ignore[no-any-return]
+
+
 def _answers(client: Client, function: Callable[[], Value], addresses: list[str]) -> list[Any]:
     """Return the answer of each worker, or the error with which it went away."""
     try:
-        found = client.run(_answer, function, workers=addresses, on_error="return")
+        found: dict[str, Any] = within(
+            _SECONDS_FOR_AN_ANSWER,
+            lambda: client.run(_answer, function, workers=addresses, on_error="return"),
+        )
     except OSError as error:
         return [error]
     return list(found.values())

@@ -16,7 +16,8 @@ from typing import Any, Generic, TypeVar
 from distributed import Client, KilledWorker
 from distributed.client import ClosedClientError
 
-from isosr_cluster.errors import TaskTimeoutError, WorkerDiedError
+from isosr_cluster.asking import within
+from isosr_cluster.errors import ClusterLostError, TaskTimeoutError, WorkerDiedError
 from isosr_cluster.flight import Flight, Item, Trial
 from isosr_cluster.worker_job import WorkerJob
 
@@ -28,6 +29,7 @@ WAITS = (1.0, 4.0)
 _JITTER = 0.25
 _MOST_TIMEOUTS = 2
 _MOST_SUSPECTS = 8
+_SECONDS_TO_TELL = 30.0
 
 
 @dataclass(frozen=True)
@@ -111,19 +113,25 @@ def run_tasks(
         # Where workers are gone already, there is nothing left to tidy up.
         with suppress(OSError, ClosedClientError):
             client.cancel(list(flight.running))
-            client.unregister_worker_plugin(job)
+            within(_SECONDS_TO_TELL, lambda: client.unregister_worker_plugin(job))
 
 
 def _register(client: Client, job: WorkerJob) -> None:
     """Give a job to the workers; one that dies at this moment fails the call for all."""
     for wait in WAITS:
         try:
-            client.register_plugin(job, name=job.name)
+            within(_SECONDS_TO_TELL, lambda: client.register_plugin(job, name=job.name))
         except OSError:
             time.sleep(wait)
         else:
             return
-    client.register_plugin(job, name=job.name)
+    try:
+        within(_SECONDS_TO_TELL, lambda: client.register_plugin(job, name=job.name))
+    except OSError as error:
+        raise ClusterLostError(
+            f"the cluster is lost (workers do not take the job: {error}); what is done is kept: "
+            "start it again, then go on with --resume"
+        ) from error
 
 
 class _Agenda(Generic[Item]):

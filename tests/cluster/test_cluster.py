@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 from distributed import LocalCluster
 
+from isosr_cluster.asking import within
 from isosr_cluster.clients import _WORKERS, memory_per_task, open_client
 from isosr_cluster.errors import ClusterConfigError, ClusterLostError, ClusterUnreachableError
 from isosr_cluster.runner import run_tasks
@@ -182,3 +183,17 @@ def test_a_cluster_that_stays_without_workers_is_lost(monkeypatch):
         client.retire_workers(list(client.scheduler_info()["workers"]))
         with pytest.raises(ClusterLostError, match=r"no worker has been there for 1 s.*--resume"):
             next(outcomes)
+
+
+def test_what_a_worker_never_answers_is_not_waited_for():
+    assert within(60, lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        within(60, lambda: 1 / 0)
+    with pytest.raises(TimeoutError, match=r"did not answer within 0\.1 s"):
+        within(0.1, lambda: time.sleep(5))
+
+
+def test_a_run_ends_though_a_worker_never_takes_leave(client, monkeypatch):
+    monkeypatch.setattr("isosr_cluster.runner._SECONDS_TO_TELL", 0.5)
+    monkeypatch.setattr(client, "unregister_worker_plugin", lambda _name: time.sleep(60))
+    assert sorted(outcome.value for outcome in run_tasks(client, abs, [-1, -2])) == [1, 2]

@@ -239,8 +239,8 @@ def test_a_region_that_hangs_is_named_and_the_others_are_done(client, tmp_path):
         if region.index == 7:
             time.sleep(1000)
 
-    with begun(out) as output, pytest.raises(WorkFailedError, match=r"region 7 .*limit of 3 s"):
-        output.fill(client, filler(out, hang), Told(), LABEL, timeout=3.0)
+    with begun(out) as output, pytest.raises(WorkFailedError, match=r"region 7 .*limit of 8 s"):
+        output.fill(client, filler(out, hang), Told(), LABEL, timeout=8.0)
     found = survey(out)
     assert found is not None
     assert len(found.passes[LABEL].done) == found.passes[LABEL].total - 1
