@@ -89,9 +89,9 @@ def hang(folder: str, how: str, item: int) -> int:
 def test_a_task_that_hangs_is_ended_and_tried_again(tmp_path, how, capfd):
     function = partial(hang, str(tmp_path), how)
     with open_client(workers=2) as own:
-        outcomes = list(run_tasks(own, function, range(20), timeout=1.0, waits=(0.01,)))
+        outcomes = list(run_tasks(own, function, range(20), timeout=4.0, waits=(0.01,)))
     assert sorted(o.value for o in outcomes) == list(range(20))
-    assert attempts(tmp_path, POISON) == 2
+    assert 2 <= attempts(tmp_path, POISON) <= 3
     if how != "sleeping":
         assert "Timeout (0:00:0" in capfd.readouterr().err
 
@@ -105,9 +105,9 @@ def test_a_task_that_always_hangs_is_named_with_the_limit(tmp_path):
 
     with open_client(workers=2) as own:
         pids = set(own.run(os.getpid).values())
-        outcomes = {o.item: o for o in run_tasks(own, sleep_long, range(8), timeout=0.5)}
+        outcomes = {o.item: o for o in run_tasks(own, sleep_long, range(8), timeout=3.0)}
         assert isinstance(outcomes[POISON].error, TaskTimeoutError)
-        assert "longer than the limit of 0.5 s" in str(outcomes[POISON].error)
+        assert "longer than the limit of 3 s" in str(outcomes[POISON].error)
         assert attempts(tmp_path, POISON) <= 4
         assert sum(o.error is None for o in outcomes.values()) == 7
         # Nothing is left that holds on to a core or to memory.
