@@ -134,7 +134,9 @@ def test_what_is_planned_is_what_is_done(planned, tmp_path, cluster, client, mon
     def counting(self, channel, box):
         nonlocal read
         lengths = zip(box.start, box.stop, (16, 16, 16), strict=True)
-        read += 2 * math.prod((-(-b // c) - a // c) * c for a, b, c in lengths)
+        # What was written is read, too, and compared.
+        if brain.store in self._folder.parents:
+            read += 2 * math.prod((-(-b // c) - a // c) * c for a, b, c in lengths)
         return original(self, channel, box)
 
     monkeypatch.setattr(LevelReader, "read", counting)
