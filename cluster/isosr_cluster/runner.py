@@ -118,20 +118,19 @@ def run_tasks(
 
 def _register(client: Client, job: WorkerJob) -> None:
     """Give a job to the workers; one that dies at this moment fails the call for all."""
-    for wait in WAITS:
+    reason: OSError | None = None
+    for wait in (0.0, *WAITS):
+        time.sleep(wait)
         try:
             within(_SECONDS_TO_TELL, lambda: client.register_plugin(job, name=job.name))
-        except OSError:
-            time.sleep(wait)
+        except OSError as error:
+            reason = error
         else:
             return
-    try:
-        within(_SECONDS_TO_TELL, lambda: client.register_plugin(job, name=job.name))
-    except OSError as error:
-        raise ClusterLostError(
-            f"the cluster is lost (workers do not take the job: {error}); what is done is kept: "
-            "start it again, then go on with --resume"
-        ) from error
+    raise ClusterLostError(
+        f"the cluster is lost (workers do not take the job: {reason}); what is done is kept: "
+        "start it again, then go on with --resume"
+    ) from reason
 
 
 class _Agenda(Generic[Item]):
