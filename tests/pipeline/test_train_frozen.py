@@ -26,20 +26,6 @@ def store(make_store):
     return make_store(voxels).path
 
 
-@pytest.fixture
-def steps(monkeypatch):
-    """Record for each step whether it was one with frozen normalisation."""
-    taken: list[bool] = []
-    step = OTCycleGAN.step
-
-    def recorded(self, crops):
-        taken.append(self.norm_frozen)
-        return step(self, crops)
-
-    monkeypatch.setattr(OTCycleGAN, "step", recorded)
-    return taken
-
-
 @pytest.mark.parametrize(("share", "frozen"), [(0.0, 0), (0.1, 1), (0.35, 3), (0.5, 5)])
 def test_the_last_share_of_the_iterations_is_frozen(store, tmp_path, steps, share, frozen):
     train([store], tmp_path / "model", SMALL.model_copy(update={"freeze_norm": share}))

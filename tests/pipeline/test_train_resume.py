@@ -36,20 +36,6 @@ def store(make_store):
     return make_store(voxels).path
 
 
-@pytest.fixture
-def steps(monkeypatch):
-    """Record for each step whether it was one with frozen normalisation."""
-    taken: list[bool] = []
-    step = OTCycleGAN.step
-
-    def recorded(self, crops):
-        taken.append(self.norm_frozen)
-        return step(self, crops)
-
-    monkeypatch.setattr(OTCycleGAN, "step", recorded)
-    return taken
-
-
 def _interrupt_at(iteration, store, model, settings, steps, monkeypatch):
     """Train until a step, and stop as if asked to."""
     with monkeypatch.context() as patched:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from isosr_models.checkpoint import CHECKPOINT, read_progress
 from isosr_models.model_folder import DESCRIPTION
 from isosr_pipeline.brain import Brain
-from isosr_pipeline.engine.survey import Survey, finished_at, survey
+from isosr_pipeline.engine.survey import Failure, Survey, finished_at, survey
 from isosr_pipeline.errors import MissingInputError
 from isosr_pipeline.store.volume import Volume
 
@@ -45,27 +45,6 @@ class PassStatus(BaseModel):
     eta_seconds: float | None
 
 
-class FailureStatus(BaseModel):
-    """A region that could not be done, and why.
-
-    Attributes
-    ----------
-    name : str
-        Of the pass.
-    region : int
-    time : float
-        Unix time in seconds.
-    message : str
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    region: int
-    time: float
-    message: str
-
-
 class StoreStatus(BaseModel):
     """How far the filling of a store has come.
 
@@ -74,7 +53,7 @@ class StoreStatus(BaseModel):
     path : str
     state : {"not begun", "unfinished", "complete"}
     passes : list of PassStatus
-    failures : list of FailureStatus
+    failures : list of Failure
         The last few.
     failed : int
         Regions that failed and are not done.
@@ -93,7 +72,7 @@ class StoreStatus(BaseModel):
     path: str
     state: State
     passes: list[PassStatus] = []
-    failures: list[FailureStatus] = []
+    failures: list[Failure] = []
     failed: int = 0
     idle_seconds: float | None = None
     finished: float | None = None
@@ -171,7 +150,7 @@ def _figures(found: Survey, now: float) -> dict[str, Any]:
     last = max(filter(None, (found.last, since)), default=None)
     return {
         "passes": passes,
-        "failures": [FailureStatus(**vars(f)) for f in found.failures[-_SHOWN_FAILURES:]],
+        "failures": found.failures[-_SHOWN_FAILURES:],
         "failed": sum(one.failed for one in passes),
         "idle_seconds": None if last is None else max(0.0, now - last),
         "host": opening.host if opening else None,
