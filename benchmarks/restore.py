@@ -193,7 +193,8 @@ def memory(folder: Path, options: argparse.Namespace) -> None:
     for name in ("identity", model):
         for copies in ((1, 1, 1), (2, 2, 2)):
             store = make_store(folder, options.slices, copies)
-            cut = ["--shard", "128", "--block", "128", "--device", "cpu", "--overwrite"]
+            # Small ones, so that the smaller volume has regions too that no border cuts off.
+            cut = ["--shard", "64", "--block", "64", "--device", "cpu", "--overwrite"]
             found = measure(isosr("restore", store, name, folder / "out.zarr", *cut))
             shape = " × ".join(map(str, Volume(store).shape[1:]))
             what = name if name == "identity" else f"width {min(options.width)}"

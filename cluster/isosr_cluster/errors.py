@@ -25,3 +25,7 @@ class TaskTimeoutError(ClusterError, RuntimeError):
 
 class WorkerDiedError(ClusterError, RuntimeError):
     """The worker process died while it ran a task, each time that it was tried."""
+
+
+class SlurmError(ClusterError, RuntimeError):
+    """SLURM refuses what it is asked, or does not answer."""

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt
 
-from isosr_pipeline.errors import InputError, MissingInputError
-from isosr_pipeline.explaining import explain
 from isosr_pipeline.settings import (
     ConvertSettings,
     EvaluateSettings,
@@ -19,8 +15,7 @@ from isosr_pipeline.settings import (
     Settings,
     TrainSettings,
 )
-
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
+from isosr_pipeline.yaml_files import read_yaml
 
 
 class Brain(Settings):
@@ -73,13 +68,15 @@ class Brain(Settings):
         return self.output / "evaluation.json"
 
 
-def read_brain(path: Path) -> Brain:
+def read_brain(path: Path, variables: Mapping[str, str] | None = None) -> Brain:
     """Read a brain file.
 
     Parameters
     ----------
     path : Path
         YAML. ``${NAME}`` is replaced by the environment's variable; paths are relative to the file.
+    variables : mapping of str to str, optional
+        Asked before the environment.
 
     Raises
     ------
@@ -88,37 +85,8 @@ def read_brain(path: Path) -> Brain:
     InputError
         When it is not valid; the message names the key.
     """
-    if not path.is_file():
-        raise MissingInputError(f"{path} does not exist; give a brain file (YAML)")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no keys; see examples/brain.yaml")
-    try:
-        brain = Brain.model_validate(_expanded(content, path))
-    except ValidationError as error:
-        raise InputError(f"{path}: {explain(error, Brain)}") from error
+    brain = read_yaml(path, Brain, "a brain file, like examples/brain.yaml", variables)
     return _anchored(brain, path.resolve().parent)
-
-
-def _expanded(value: Any, path: Path) -> Any:
-    """Replace variables of the environment in all texts."""
-    if isinstance(value, dict):
-        return {key: _expanded(item, path) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expanded(item, path) for item in value]
-    if not isinstance(value, str):
-        return value
-
-    def lookup(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in os.environ:
-            raise InputError(f"{path}: ${{{name}}} is not set in the environment; export it")
-        return os.environ[name]
-
-    return _VARIABLE.sub(lookup, value)
 
 
 def _anchored(brain: Brain, folder: Path) -> Brain:
