@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from distributed import Client, Future
 
 from isosr_cluster.errors import ClusterLostError
+from isosr_cluster.patience import patience
 from isosr_cluster.worker_job import call
 
 Item = TypeVar("Item")
@@ -94,7 +95,7 @@ class Flight(Generic[Item]):
         now = time.monotonic()
         if threads:
             self._last_seen = now
-        elif now - self._last_seen > _SECONDS_WITHOUT_WORKERS:
+        elif now - self._last_seen > patience(self._client, _SECONDS_WITHOUT_WORKERS):
             raise ClusterLostError(
                 _LOST.format(f"no worker has been there for {_SECONDS_WITHOUT_WORKERS:g} s")
             )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from isosr_cluster.clients import open_client
 from isosr_models.model_folder import read_description
 from isosr_pipeline.brain import Brain
-from isosr_pipeline.devices import cluster_for
+from isosr_pipeline.clusters import cluster_for
 from isosr_pipeline.errors import MissingInputError
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.restoring.restoration import check_restoring
@@ -34,11 +33,18 @@ def run(brain: Brain, *, reporter: Reporter | None = None) -> Evaluation:
     reporter = reporter or SilentReporter()
     check_brain(brain)
     model = brain.trained_model
+    on_cluster = partial(
+        cluster_for,
+        cluster=brain.cluster,
+        workers=brain.workers,
+        logs=brain.logs,
+        say=reporter.say,
+    )
     convert(
         brain.source,
         brain.store,
         brain.convert,
-        partial(open_client, brain.cluster, brain.workers),
+        on_cluster("cpu", tasks=1),
         if_exists="resume",
         reporter=reporter,
     )
@@ -49,7 +55,7 @@ def run(brain: Brain, *, reporter: Reporter | None = None) -> Evaluation:
         str(model),
         brain.restored,
         brain.restore,
-        cluster_for(brain.restore.device, brain.cluster, brain.workers),
+        on_cluster(brain.restore.device),
         if_exists="resume",
         reporter=reporter,
     )
