@@ -92,8 +92,17 @@ def _on_site(
     site = read_site(path)
     kind = _kind(device, site, path)
     name, _, comment = os.environ.get(JOBS, "isosr-workers:isosr").partition(":")
-    named = {"name": name, "comment": comment, "logs": logs, "say": say}
-    return partial(open_slurm, site, kind, workers, threads_per_worker=tasks, **named)
+    return partial(
+        open_slurm,
+        site,
+        kind,
+        workers,
+        threads_per_worker=tasks,
+        name=name,
+        comment=comment,
+        logs=logs,
+        say=say,
+    )
 
 
 def _kind(device: Device, site: Site, path: Path) -> Kind:
