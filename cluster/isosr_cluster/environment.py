@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+SCRATCH = "ISOSR_SCRATCH"
+"""Folder of the node for what is temporary, where the site names one."""
+
 MALLOC = {
     # glibc keeps what a region needed for the next one: the system's fresh pages, cleared one by
     # one, took as long as compression. Not more, for a network's activations come in many sizes.

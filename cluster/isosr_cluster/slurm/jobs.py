@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface
 
 from isosr_cluster.draining import ENDS_AT
-from isosr_cluster.environment import MALLOC, threads_of
+from isosr_cluster.environment import MALLOC, SCRATCH, threads_of
 from isosr_cluster.errors import SlurmError
 from isosr_cluster.slurm import commands
-from isosr_cluster.slurm.site import Site, Workers, walltime_text
+from isosr_cluster.slurm.site import Resources, Site, Workers, walltime_text
 
 _SECONDS_WITHOUT_DRIVER = 60
 """A worker whose driver is gone leaves after this time, so that no job idles on."""
@@ -92,8 +92,7 @@ def job_options(
         "processes": jobs.per_job,
         "memory": f"{jobs.memory}B",
         "interface": site.interface,
-        # Within quotes that let the shell of the job expand variables.
-        "local_directory": f'"{site.scratch}"' if site.scratch else None,
+        "local_directory": f'"${SCRATCH}"' if site.scratch else None,
         "death_timeout": _SECONDS_WITHOUT_DRIVER,
         "worker_extra_args": nanny,
         "job_script_prologue": list(_prologue(site, jobs)),
@@ -102,6 +101,31 @@ def job_options(
         "shebang": "#!/usr/bin/env bash",
         "job_name": name,
     }
+
+
+def resource_directives(site: Site, job: Resources) -> Iterator[str]:
+    """Yield the options of ``sbatch`` that ask for what a job needs, time and all.
+
+    Parameters
+    ----------
+    site : Site
+    job : Resources
+    """
+    yield "--ntasks=1"
+    yield f"--cpus-per-task={job.cores}"
+    yield f"--mem={job.memory // 2**20}M"
+    yield f"--time={walltime_text(job.walltime)}"
+    yield from site.options(job)
+
+
+def script_of(directives: Iterable[str]) -> str:
+    """Return a script that asks for what jobs will ask for, and does nothing.
+
+    Parameters
+    ----------
+    directives : iterable of str
+    """
+    return "\n".join(["#!/bin/sh", *(f"#SBATCH {line}" for line in directives), "true", ""])
 
 
 def log_of(logs: Path, name: str, number: int | str) -> Path:
@@ -122,13 +146,9 @@ def _directives(site: Site, jobs: Workers, name: str, comment: str, logs: Path) 
     yield f"--job-name={name}"
     yield f"--comment={comment}"
     yield f'--output="{log_of(logs, name, "%j")}"'
-    yield "--ntasks=1"
-    yield f"--cpus-per-task={jobs.cores}"
-    yield f"--mem={jobs.memory // 2**20}M"
-    yield f"--time={walltime_text(jobs.walltime)}"
     # Where SLURM takes one back, another takes its place: one that came again would be too many.
     yield "--no-requeue"
-    yield from site.options(jobs)
+    yield from resource_directives(site, jobs)
 
 
 def _prologue(site: Site, jobs: Workers) -> Iterator[str]:
@@ -139,4 +159,6 @@ def _prologue(site: Site, jobs: Workers) -> Iterator[str]:
     yield "export DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False"
     yield from site.setup
     if site.scratch:
-        yield f'mkdir -p "{site.scratch}"'
+        # The shell of the job expands variables in it.
+        yield f'export {SCRATCH}="{site.scratch}"'
+        yield f'mkdir -p "${SCRATCH}"'

@@ -54,7 +54,7 @@ class TopUp:
     Attributes
     ----------
     problem : WorkersLostError or None
-        Why it has given up, and has closed the scheduler.
+        Why it has given up.
     """
 
     def __init__(
@@ -67,7 +67,12 @@ class TopUp:
         self._first_seen: dict[int, float] = {}
         self._not_before = 0.0
         self._remarked = time.monotonic()
+        self._give_up: Callable[[], None] = lambda: None
         self.problem: WorkersLostError | None = None
+
+    def on_giving_up(self, call: Callable[[], None]) -> None:
+        """Have something called, in a thread of its own, when it makes no sense to go on."""
+        self._give_up = call
 
     async def look(self) -> None:
         """See which jobs have ended, and submit others in their place."""
@@ -88,7 +93,7 @@ class TopUp:
         driver = self._cluster.scheduler.address
         self.problem = self._losses.problem(len(left) - len(waiting), len(waiting), driver)
         if self.problem is not None:
-            await self._cluster.scheduler.close(reason="workers-lost")
+            await asyncio.to_thread(self._give_up)
             return
         self._remark(waiting)
         if time.monotonic() >= self._not_before:

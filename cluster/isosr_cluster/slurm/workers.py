@@ -19,7 +19,7 @@ from tornado.ioloop import PeriodicCallback
 from isosr_cluster.errors import ClusterConfigError, ClusterError, SlurmError
 from isosr_cluster.quiet import quiet
 from isosr_cluster.slurm import commands
-from isosr_cluster.slurm.jobs import WorkerJob, job_options, log_of
+from isosr_cluster.slurm.jobs import WorkerJob, job_options, log_of, script_of
 from isosr_cluster.slurm.site import Kind, Site, Workers
 from isosr_cluster.slurm.topping_up import TopUp
 
@@ -96,7 +96,7 @@ def open_slurm(
     logs = logs.absolute()
     logs.mkdir(parents=True, exist_ok=True)
     options = job_options(site, jobs, threads_per_worker, name, comment, logs)
-    commands.check(_script(options["directives"]))
+    commands.check(script_of(options["directives"]))
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(_NEVER))
         stack.enter_context(quiet())
@@ -105,14 +105,19 @@ def open_slurm(
         try:
             stack.enter_context(_looking(cluster, keeper, count))
             client = stack.enter_context(Client(cluster))
-            noun = "job" if count == 1 else "jobs"
-            say(f"{count} {noun} of {jobs.per_job} workers: waiting for the first; logs in {logs}")
+            # Whoever waits for its tasks hears of it so.
+            keeper.on_giving_up(client.close)
+            say(f"{_counted(count, 'job')} of {_counted(jobs.per_job, 'worker')}; logs in {logs}")
             _wait_for_one(client, keeper)
             yield client
         except ClusterError as error:
             if keeper.problem is not None:
                 raise keeper.problem from error
             raise
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _of_kind(site: Site, kind: Kind) -> Workers:
@@ -123,11 +128,6 @@ def _of_kind(site: Site, kind: Kind) -> Workers:
             "there, or work on the other device"
         )
     return jobs
-
-
-def _script(directives: list[str]) -> str:
-    """Return a script that asks for what jobs will ask for, and does nothing."""
-    return "\n".join(["#!/bin/sh", *(f"#SBATCH {line}" for line in directives), "true", ""])
 
 
 @contextmanager
@@ -174,7 +174,7 @@ def _looking(cluster: _Cluster, keeper: TopUp, count: int) -> Iterator[None]:
 
 
 def _wait_for_one(client: Client, keeper: TopUp) -> None:
-    while not client.scheduler_info(n_workers=-1)["workers"]:
-        if keeper.problem is not None:
-            raise keeper.problem
+    while keeper.problem is None and not client.scheduler_info(n_workers=-1)["workers"]:
         time.sleep(_SECONDS_BETWEEN_WAITS)
+    if keeper.problem is not None:
+        raise keeper.problem

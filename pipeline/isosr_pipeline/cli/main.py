@@ -22,6 +22,7 @@ _COMMANDS = {
     "evaluate": "Measure a volume before and after restoration.",
     "run": "Convert, train, restore and evaluate; goes on where it stopped.",
     "status": "Say how far a store, or each step of a brain, has come.",
+    "site": "Check the description of a SLURM site.",
     "plan": "Say what running a brain would do and need; writes nothing.",
     "simulate": "Simulate a blurred volume with a known truth.",
 }
