@@ -58,6 +58,16 @@ class Driver:
     exports: Mapping[str, str] = field(default_factory=dict)
 
 
+def plain_name(name: str) -> str:
+    """Return a name for a job, with what SLURM might misread in it replaced.
+
+    Parameters
+    ----------
+    name : str
+    """
+    return _ODD.sub("_", name)
+
+
 def log_of(job: int, log: Path) -> Path:
     """Return the log of a job.
 
@@ -127,7 +137,7 @@ def _options(site: Site, driver: Driver) -> Iterator[str]:
     asked = driver.resources
     # SLURM takes % in the path for one of its own patterns.
     folder = str(driver.log.parent).replace("%", "%%")
-    yield f"--job-name={_ODD.sub('_', driver.name)}"
+    yield f"--job-name={plain_name(driver.name)}"
     yield f"--comment={shlex.quote(driver.comment)}"
     yield f"--chdir={shlex.quote(str(driver.folder))}"
     yield f"--output={shlex.quote(f'{folder}/{driver.log.name}')}"
@@ -172,7 +182,8 @@ trap 'trapped=1; asked=TERM; pass_on' TERM
 trap 'leave $?' EXIT
 
 rm -f "$log.exit"
-echo "@BEGINS@ job $SLURM_JOB_ID on $(hostname), restart ${SLURM_RESTART_COUNT:-0}, $(date '+%F %T')"
+where="job $SLURM_JOB_ID on $(hostname), restart ${SLURM_RESTART_COUNT:-0}"
+echo "@BEGINS@ $where, $(date '+%F %T')"
 @SETUP@
 code=@CODE@
 if [ -z "$asked" ]; then

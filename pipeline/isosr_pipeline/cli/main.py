@@ -21,7 +21,9 @@ _COMMANDS = {
     "psf": "Say how wide the blur is that a model has learned.",
     "evaluate": "Measure a volume before and after restoration.",
     "run": "Convert, train, restore and evaluate; goes on where it stopped.",
-    "status": "Say how far a store, or each step of a brain, has come.",
+    "submit": "Submit chains of SLURM jobs, one for each brain.",
+    "status": "Say how far a store, or each step of brains and its job, has come.",
+    "cancel": "End the SLURM jobs of brains.",
     "plan": "Say what running a brain would do and need; writes nothing.",
     "simulate": "Simulate a blurred volume with a known truth.",
 }
