@@ -74,6 +74,22 @@ class Brain(Settings):
         """The figures, as JSON."""
         return self.output / "evaluation.json"
 
+    def placed(self, cluster: str | None, workers: int | None) -> Brain:
+        """Return the brain with its work elsewhere, or in another number of processes.
+
+        Parameters
+        ----------
+        cluster : str or None
+            None: where the brain says.
+        workers : int or None
+            None: as many as the brain says, unless `cluster` is given.
+        """
+        if cluster is None and workers is None:
+            return self
+        if cluster is None:
+            return self.model_copy(update={"workers": workers})
+        return self.model_copy(update={"cluster": cluster, "workers": workers})
+
 
 def read_brain(path: Path, variables: Mapping[str, str] | None = None) -> Brain:
     """Read a brain file.

@@ -17,9 +17,6 @@ from isosr_pipeline.site_files import is_site_file, read_site
 TASKS_AT_ONCE = 2
 """In a worker: while one is at the device, the other reads, decodes, encodes or writes."""
 
-JOBS = "ISOSR_JOBS"
-"""Variable of the environment: name and comment of the jobs of workers, ``NAME:COMMENT``."""
-
 LOGS = "isosr-logs"
 """Folder for the logs of jobs, where none is given."""
 
@@ -87,19 +84,22 @@ def _on_site(
     say: Callable[[str], None],
 ) -> OpenClient:
     # Imported here, as it takes a while and only few need it.
+    from isosr_cluster.slurm.scripts import JOBS
     from isosr_cluster.slurm.workers import open_slurm
 
     site = read_site(path)
     kind = _kind(device, site, path)
-    name, _, comment = os.environ.get(JOBS, "isosr-workers:isosr").partition(":")
+    # In the job of a chain's driver: so its workers are known as those of the same brain.
+    chain = os.environ.get(JOBS)
+    driver = os.environ.get("SLURM_JOB_NAME", "isosr") if chain else "isosr"
     return partial(
         open_slurm,
         site,
         kind,
         workers,
         threads_per_worker=tasks,
-        name=name,
-        comment=comment,
+        name=f"{driver}-workers",
+        comment=f"{chain or 'isosr'}:worker",
         logs=logs,
         say=say,
     )

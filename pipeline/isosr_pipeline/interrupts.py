@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SECONDS_OF_ONE_REQUEST = 1.0
+"""A scheduler signals every process of a job, and the job's script passes its own signal on."""
 
 
 @contextmanager
@@ -25,16 +28,18 @@ def stop_requests(
     Yields
     ------
     callable
-        Tells whether a signal has come since. A second one interrupts at once.
+        Tells whether a signal has come since. A second one, a second later or more, interrupts at
+        once.
     """
-    stop = False
+    first: float | None = None
 
     def request(_number: int, _frame: FrameType | None) -> None:
-        nonlocal stop
-        if stop:
+        nonlocal first
+        if first is None:
+            first = time.monotonic()
+            told()
+        elif time.monotonic() - first >= _SECONDS_OF_ONE_REQUEST:
             raise KeyboardInterrupt
-        stop = True
-        told()
 
     # Python lets only the main thread handle signals; elsewhere nobody could ask.
     if threading.current_thread() is not threading.main_thread():
@@ -42,7 +47,7 @@ def stop_requests(
         return
     previous = {number: signal.signal(number, request) for number in _SIGNALS}
     try:
-        yield lambda: stop
+        yield lambda: first is not None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

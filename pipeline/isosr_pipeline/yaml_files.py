@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,6 +62,49 @@ def read_yaml(
     InputError
         When it is not valid; the message names the key.
     """
+    content = _loaded(path, what)
+    try:
+        return model.model_validate(_expanded(content, path, {**os.environ, **(variables or {})}))
+    except ValidationError as error:
+        raise InputError(f"{path}: {explain(error, model)}") from error
+
+
+def variables_in(path: Path, what: str) -> set[str]:
+    """Return the names of the variables that a file uses, those in comments left out.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        For messages.
+
+    Raises
+    ------
+    MissingInputError
+        When there is no such file.
+    InputError
+        When it is not YAML.
+    """
+    return set(find_variables(_loaded(path, what)))
+
+
+def find_variables(value: Any) -> Iterator[str]:
+    """Find the names of the variables in all texts of what a file holds.
+
+    Parameters
+    ----------
+    value : dict, list, or any other value
+    """
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from find_variables(item)
+    elif isinstance(value, str):
+        yield from _VARIABLE.findall(value)
+
+
+def _loaded(path: Path, what: str) -> dict[Any, Any]:
     if not path.is_file():
         raise MissingInputError(f"{path} does not exist; give {what} (YAML)")
     try:
@@ -70,10 +113,7 @@ def read_yaml(
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no keys; give {what}")
-    try:
-        return model.model_validate(_expanded(content, path, {**os.environ, **(variables or {})}))
-    except ValidationError as error:
-        raise InputError(f"{path}: {explain(error, model)}") from error
+    return content
 
 
 def _expanded(value: Any, path: Path, variables: Mapping[str, str]) -> Any:

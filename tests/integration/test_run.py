@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,30 @@ def test_what_can_be_known_is_checked_before_any_work(
     assert isosr("run", tmp_path / "brain.yaml") == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_steps_are_taken_one_by_one(isosr, tmp_path, capsys):
+    assert isosr("simulate", tmp_path / "blurred.tif", "--shape", 40) == 0
+    train = {"width": 4, "crop": 32, "planes": 2, "iterations": 1, "device": "cpu"}
+    brain = {"source": "blurred.tif", "output": "out", "train": train, "workers": 1}
+    file = tmp_path / "brain.yaml"
+    file.write_text(yaml.safe_dump(brain))
+    out = tmp_path / "out"
+    assert isosr("run", file, "--step", "restore") == 2
+    assert "volume.zarr does not exist" in capsys.readouterr().err
+    made = {"convert": "volume.zarr", "train": "model", "restore": "restored.zarr"}
+    for step, name in {**made, "evaluate": "evaluation.json"}.items():
+        assert not (out / name).exists()
+        assert isosr("run", file, "--step", step, "--cluster", "local", "--workers", 1) == 0
+        assert (out / name).exists()
+        capsys.readouterr()
+        assert isosr("run", file, "--step", step) == 0
+        assert "already" in capsys.readouterr().err
+    # Figures of a volume that was made anew since are no longer right.
+    os.utime(out / "evaluation.json", (1, 1))
+    assert isosr("run", file, "--step", "evaluate") == 0
+    assert "already" not in capsys.readouterr().err
+    file.write_text(yaml.safe_dump({**brain, "model": "out/model"}))
+    assert isosr("run", file, "--step", "train") == 0
+    assert "model is given, so that no model is trained" in capsys.readouterr().err
+    assert isosr("run", file, "--step", "convert", "--cluster", "nowhere") == 0

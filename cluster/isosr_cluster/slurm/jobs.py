@@ -85,7 +85,8 @@ def job_options(
         An existing folder that all nodes see.
     """
     pinned = jobs.gpus and jobs.per_job > 1
-    nanny = ["--preload-nanny", _PINNING] if pinned else []
+    # A dashboard would be open to everyone on the network.
+    further = ["--no-dashboard", *(["--preload-nanny", _PINNING] if pinned else [])]
     return {
         # To Dask, cores are tasks at a time; what SLURM is asked for stands in the directives.
         "cores": threads * jobs.per_job,
@@ -94,7 +95,7 @@ def job_options(
         "interface": site.interface,
         "local_directory": f'"${SCRATCH}"' if site.scratch else None,
         "death_timeout": _SECONDS_WITHOUT_DRIVER,
-        "worker_extra_args": nanny,
+        "worker_extra_args": further,
         "job_script_prologue": list(_prologue(site, jobs)),
         "directives": list(_directives(site, jobs, name, comment, logs)),
         "python": site.python or shlex.quote(sys.executable),

@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
+    PlainSerializer,
     PositiveInt,
     model_validator,
 )
@@ -52,10 +53,34 @@ def _one_line(value: str) -> str:
     return value
 
 
-Memory = Annotated[int, Field(ge=2**20), BeforeValidator(_bytes)]
+def _memory_text(value: int) -> str:
+    return f"{value / _UNITS['K']!r}K"
+
+
+def walltime_text(seconds: int) -> str:
+    """Write a walltime as SLURM reads it: days-hours:minutes:seconds.
+
+    Parameters
+    ----------
+    seconds : int
+    """
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{days}-{hours:02}:{minutes:02}:{seconds:02}"
+
+
+Memory = Annotated[
+    int,
+    Field(ge=2**20),
+    BeforeValidator(_bytes),
+    PlainSerializer(_memory_text, when_used="json"),
+]
 """Bytes, from text such as ``"64 GB"``."""
 
-Walltime = Annotated[int, BeforeValidator(_seconds)]
+Walltime = Annotated[
+    int, BeforeValidator(_seconds), PlainSerializer(walltime_text, when_used="json")
+]
 """Seconds, from ``"12:00:00"`` or ``"2-00:00:00"``."""
 
 Line = Annotated[str, AfterValidator(_one_line)]
@@ -233,16 +258,3 @@ class Site(_Described):
             yield "--gres=" + ":".join(filter(None, ("gpu", job.gpu_type, str(job.gpus))))
         yield from self.directives
         yield from job.directives
-
-
-def walltime_text(seconds: int) -> str:
-    """Write a walltime as SLURM reads it: days-hours:minutes:seconds.
-
-    Parameters
-    ----------
-    seconds : int
-    """
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    return f"{days}-{hours:02}:{minutes:02}:{seconds:02}"

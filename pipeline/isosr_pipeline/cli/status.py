@@ -3,93 +3,75 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from isosr_pipeline.cli.batch_options import table_options
 from isosr_pipeline.cli.options import StepCommand
-from isosr_pipeline.progress import duration
+from isosr_pipeline.cli.status_lines import batch_lines, step_lines, store_lines
 
-if TYPE_CHECKING:
-    from isosr_pipeline.steps.status import PassStatus, StepStatus, StoreStatus
-
-_IDLE_FOR_LONG = 120.0
+_BRAINS = (".yaml", ".yml")
 
 
 @click.command("status", cls=StepCommand, example="isosr-pipeline status brain.yaml")
-@click.argument("path", metavar="STORE|BRAIN.yaml", type=click.Path(path_type=Path))
+@click.argument("paths", metavar="[STORE|BRAIN.yaml...]", nargs=-1, type=click.Path(path_type=Path))
+@table_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(path: Path, as_json: bool) -> None:
-    """Say how far the filling of STORE, or each step of BRAIN.yaml, has come.
+def command(
+    paths: tuple[Path, ...], template: Path | None, table: Path | None, as_json: bool
+) -> None:
+    """Say how far the filling of STORE, or each step of BRAIN.yaml and its SLURM job, has come.
 
-    It reads what is on disk and disturbs nobody, so that it can be asked from another shell, or
-    another machine that sees the same files.
+    Of many brains a line each, and details of those that failed. It reads what is on disk and asks
+    SLURM, and disturbs nobody: it can be asked from another shell, or another machine that sees the
+    same files.
     """
-    from isosr_pipeline.brain import read_brain
-    from isosr_pipeline.steps.status import status_of_brain, status_of_store
-
-    if path.suffix in (".yaml", ".yml") and not path.is_dir():
-        steps = status_of_brain(read_brain(path))
-        if as_json:
-            click.echo(json.dumps([step.model_dump() for step in steps], indent=2))
-            return
-        for step in steps:
-            for line in _step_lines(step):
-                click.echo(line)
+    if len(paths) == 1 and not (template or table) and not _is_brain(paths[0]):
+        _show_store(paths[0], as_json)
         return
+    if stores := [path for path in paths if not _is_brain(path)]:
+        raise click.UsageError(
+            f"{stores[0]} is no brain file (.yaml); give one store, or brain files"
+        )
+    _show_brains(paths, template, table, as_json)
+
+
+def _is_brain(path: Path) -> bool:
+    return path.suffix in _BRAINS and not path.is_dir()
+
+
+def _show_store(path: Path, as_json: bool) -> None:
+    from isosr_pipeline.steps.status import status_of_store
+
     store = status_of_store(path)
     if as_json:
         click.echo(json.dumps(store.model_dump(), indent=2))
         return
-    click.echo(f"{store.path}: {_headline(store)}")
-    for line in _store_lines(store):
+    for line in store_lines(store):
         click.echo(line)
 
 
-def _step_lines(step: StepStatus) -> Iterator[str]:
-    state = _headline(step.store) if step.store else step.state
-    detail = f", {step.detail}" if step.detail else ""
-    yield f"{step.step:<10} {state}{detail}"
-    if step.store is not None:
-        yield from _store_lines(step.store)
+def _show_brains(
+    paths: tuple[Path, ...], template: Path | None, table: Path | None, as_json: bool
+) -> None:
+    from isosr_pipeline.batch.entries import read_entries
+    from isosr_pipeline.batch.reporting import known_jobs, report_brain
 
-
-def _headline(store: StoreStatus) -> str:
-    if store.state != "unfinished":
-        finished = store.finished
-        when = "" if finished is None else f" since {datetime.fromtimestamp(finished):%F %R}"
-        return f"{store.state}{when}"
-    if store.running:
-        return f"unfinished, process {store.pid} on {store.host} is filling it"
-    if store.running is None and store.host:
-        return f"unfinished, begun by process {store.pid} on {store.host}"
-    return "unfinished, and nobody fills it: go on with the command that began it and --resume"
-
-
-def _store_lines(store: StoreStatus) -> Iterator[str]:
-    for one in store.passes:
-        yield f"  {one.name:<10} {_pass_line(one)}"
-    idle = store.idle_seconds
-    if idle is not None:
-        remark = ": look into the log" if idle > _IDLE_FOR_LONG and store.running else ""
-        yield (
-            f"  no region for {duration(idle)}{remark}"
-            if idle > 60
-            else (f"  last region {duration(idle)} ago")
-        )
-    for failure in store.failures:
-        yield f"  {failure.name}, region {failure.region} failed: {failure.message}"
-    if store.failed > len(store.failures):
-        yield f"  and {store.failed - len(store.failures)} more have failed"
-
-
-def _pass_line(one: PassStatus) -> str:
-    of = "" if one.total is None else f" of {one.total}"
-    share = f" ({100 * one.done / one.total:.1f} %)" if one.total else ""
-    failed = f", {one.failed} failed" if one.failed else ""
-    rate = f", {one.rate:.3g} regions/s" if one.rate and one.done != one.total else ""
-    eta = f", {duration(one.eta_seconds)} left" if one.eta_seconds else ""
-    return f"{one.done}{of} regions{share}{failed}{rate}{eta}"
+    entries = read_entries(paths, template, table)
+    jobs, remark = known_jobs()
+    if remark:
+        click.echo(f"isosr-pipeline: {remark}", err=True)
+    reports = [report_brain(entry, jobs) for entry in entries]
+    alone = reports[0] if len(paths) == 1 else None
+    if as_json:
+        shown = alone.steps if alone else reports
+        click.echo(json.dumps([one.model_dump(mode="json") for one in shown], indent=2))
+        return
+    lines = (
+        batch_lines(reports)
+        if alone is None
+        else (line for step in alone.steps for line in step_lines(step))
+    )
+    for line in lines:
+        click.echo(line)

@@ -169,7 +169,7 @@ def survey(store: Path, now: float | None = None) -> Survey | None:
                     found.opening = Opening(**entry)
                 else:
                     break
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     # The latest of each region that is still not done.
     latest = {(f.name, f.region): f for f in failures}

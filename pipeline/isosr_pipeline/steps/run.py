@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Literal, get_args
 
-from isosr_models.model_folder import read_description
+from pydantic import ValidationError
+
+from isosr_cluster.clients import OpenClient
+from isosr_models.model_folder import read_description, write_durably
 from isosr_pipeline.brain import Brain
-from isosr_pipeline.clusters import cluster_for
+from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for
 from isosr_pipeline.errors import MissingInputError
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.restoring.restoration import check_restoring
+from isosr_pipeline.settings import Device
 from isosr_pipeline.sources import split_location
 from isosr_pipeline.steps.convert import convert
 from isosr_pipeline.steps.evaluate import Evaluation, evaluate
 from isosr_pipeline.steps.restore import restore
+from isosr_pipeline.steps.status import is_evaluated
 from isosr_pipeline.steps.train import check_training, train
+
+Step = Literal["convert", "train", "restore", "evaluate"]
+STEPS: tuple[Step, ...] = get_args(Step)
+"""In the order in which they are taken."""
 
 
 def run(brain: Brain, *, reporter: Reporter | None = None) -> Evaluation:
@@ -32,36 +41,40 @@ def run(brain: Brain, *, reporter: Reporter | None = None) -> Evaluation:
     """
     reporter = reporter or SilentReporter()
     check_brain(brain)
-    model = brain.trained_model
-    on_cluster = partial(
-        cluster_for,
-        cluster=brain.cluster,
-        workers=brain.workers,
-        logs=brain.logs,
-        say=reporter.say,
-    )
-    convert(
-        brain.source,
-        brain.store,
-        brain.convert,
-        on_cluster("cpu", tasks=1),
-        if_exists="resume",
-        reporter=reporter,
-    )
+    _convert(brain, reporter)
     if brain.model is None:
-        train([brain.store], model, brain.train, if_exists="resume", reporter=reporter)
-    restore(
-        brain.store,
-        str(model),
-        brain.restored,
-        brain.restore,
-        on_cluster(brain.restore.device),
-        if_exists="resume",
-        reporter=reporter,
-    )
-    evaluation = evaluate(brain.store, brain.restored, brain.evaluate, reporter=reporter)
-    brain.evaluation.write_text(f"{evaluation.model_dump_json(indent=2)}\n", encoding="utf-8")
-    return evaluation
+        _train(brain, reporter)
+    _restore(brain, reporter)
+    return _evaluate(brain, reporter)
+
+
+def run_step(brain: Brain, step: Step, *, reporter: Reporter | None = None) -> None:
+    """Take one step of a brain; one that is complete says so.
+
+    Parameters
+    ----------
+    brain : Brain
+    step : {"convert", "train", "restore", "evaluate"}
+    reporter : Reporter, optional
+
+    Raises
+    ------
+    IsosrError, ModelError, ClusterError
+        What the step raises. What was done until then is kept.
+    """
+    reporter = reporter or SilentReporter()
+    if step == "convert":
+        _convert(brain, reporter)
+    elif step == "train" and brain.model is not None:
+        reporter.say(f"{brain.model} is given, so that no model is trained")
+    elif step == "train":
+        _train(brain, reporter)
+    elif step == "restore":
+        _restore(brain, reporter)
+    elif (found := _evaluated(brain)) is not None:
+        reporter.say(f"{brain.evaluation} is complete already: {found.restored} was measured")
+    else:
+        _evaluate(brain, reporter)
 
 
 def check_brain(brain: Brain) -> None:
@@ -74,10 +87,76 @@ def check_brain(brain: Brain) -> None:
     """
     if brain.model is None:
         check_training(brain.train, brain.trained_model)
-    else:
+    check_inputs(brain)
+
+
+def check_inputs(brain: Brain) -> None:
+    """Check what can be told on any machine, whatever its devices.
+
+    Raises
+    ------
+    InputError, ModelFormatError
+        When a model or reference is missing, or a parameter of restoring can't be used.
+    """
+    if brain.model is not None:
         read_description(brain.model)
     check_restoring(brain.restore)
     if brain.evaluate.reference is not None:
         reference, _array = split_location(brain.evaluate.reference)
         if not reference.exists():
             raise MissingInputError(f"evaluate.reference: {reference} does not exist")
+
+
+def _convert(brain: Brain, reporter: Reporter) -> None:
+    convert(
+        brain.source,
+        brain.store,
+        brain.convert,
+        _cluster(brain, "cpu", reporter, tasks=1),
+        if_exists="resume",
+        reporter=reporter,
+    )
+
+
+def _cluster(
+    brain: Brain, device: Device, reporter: Reporter, *, tasks: int = TASKS_AT_ONCE
+) -> OpenClient:
+    return cluster_for(
+        device, brain.cluster, brain.workers, tasks=tasks, logs=brain.logs, say=reporter.say
+    )
+
+
+def _train(brain: Brain, reporter: Reporter) -> None:
+    train([brain.store], brain.trained_model, brain.train, if_exists="resume", reporter=reporter)
+
+
+def _restore(brain: Brain, reporter: Reporter) -> None:
+    restore(
+        brain.store,
+        str(brain.trained_model),
+        brain.restored,
+        brain.restore,
+        _cluster(brain, brain.restore.device, reporter),
+        if_exists="resume",
+        reporter=reporter,
+    )
+
+
+def _evaluate(brain: Brain, reporter: Reporter) -> Evaluation:
+    evaluation = evaluate(brain.store, brain.restored, brain.evaluate, reporter=reporter)
+    content = f"{evaluation.model_dump_json(indent=2)}\n"
+    write_durably(brain.evaluation, content.encode())
+    return evaluation
+
+
+def _evaluated(brain: Brain) -> Evaluation | None:
+    """Return the figures that are there, if they are of this volume and what is asked for."""
+    if not is_evaluated(brain):
+        return None
+    try:
+        found = Evaluation.model_validate_json(brain.evaluation.read_bytes())
+    except ValidationError:
+        return None
+    reference = str(brain.evaluate.reference) if brain.evaluate.reference else None
+    asked = (str(brain.store), str(brain.restored), reference, brain.evaluate.channel)
+    return found if (found.store, found.restored, found.reference, found.channel) == asked else None

@@ -174,10 +174,23 @@ def status_of_brain(brain: Brain, now: float | None = None) -> list[StepStatus]:
         _filling("restore", brain.restored, now),
         StepStatus(
             step="evaluate",
-            state="complete" if brain.evaluation.is_file() else "not begun",
+            state="complete" if is_evaluated(brain) else "not begun",
             path=str(brain.evaluation),
         ),
     ]
+
+
+def is_evaluated(brain: Brain) -> bool:
+    """Tell whether there are figures of the restored volume, and none of an earlier one.
+
+    Parameters
+    ----------
+    brain : Brain
+    """
+    if not brain.evaluation.is_file():
+        return False
+    restored = finished_at(brain.restored)
+    return restored is None or brain.evaluation.stat().st_mtime >= restored
 
 
 def _filling(step: str, path: Path, now: float | None) -> StepStatus:

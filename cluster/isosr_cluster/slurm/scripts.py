@@ -1,0 +1,219 @@
+"""Batch scripts of drivers: jobs that run a command, and queue again before their walltime ends."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from isosr_cluster.errors import ClusterConfigError
+from isosr_cluster.slurm.site import Resources, Site, walltime_text
+
+JOBS = "ISOSR_JOBS"
+"""Variable of the environment of a driver: what the comments of its workers' jobs begin with."""
+
+BEGINS = "isosr-job: begins"
+"""How the line begins that each run of a script writes to the log first."""
+
+RESUMABLE = 75
+"""Exit code of a command that has kept what is done, and can be given again."""
+
+_MIB = 2**20
+_ODD = re.compile(r"[^\w.+-]")
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A job that runs one command.
+
+    Parameters
+    ----------
+    name : str
+        Of the job; what SLURM might misread in it is replaced.
+    comment : str
+        What the job is found by.
+    resources : Resources
+        What it asks for.
+    command : sequence of str
+    folder : Path
+        Where the command runs; every node sees it.
+    log : Path
+        What is written to; ``%j`` in its name stands for the job's number. Its folder must be
+        there when the job begins.
+    after : sequence of str
+        What it waits for, such as ``"afterok:123"``: all of them.
+    exports : mapping of str to str
+        Variables of the command's environment.
+    """
+
+    name: str
+    comment: str
+    resources: Resources
+    command: Sequence[str]
+    folder: Path
+    log: Path
+    after: Sequence[str] = ()
+    exports: Mapping[str, str] = field(default_factory=dict)
+
+
+def plain_name(name: str) -> str:
+    """Return a name for a job, with what SLURM might misread in it replaced.
+
+    Parameters
+    ----------
+    name : str
+    """
+    return _ODD.sub("_", name)
+
+
+def log_of(job: int, log: Path) -> Path:
+    """Return the log of a job.
+
+    Parameters
+    ----------
+    job : int
+        Its number.
+    log : Path
+        With ``%j``, as its driver has it.
+    """
+    return log.with_name(log.name.replace("%j", str(job)))
+
+
+def exit_file(log: Path) -> Path:
+    """Return the file that keeps how a job has ended, also when SLURM has forgotten it.
+
+    It holds the exit code, and the signal that the job was asked to stop by, if there was one:
+    ``75 TERM``. It is not there while the job waits or runs.
+
+    Parameters
+    ----------
+    log : Path
+        Of the job.
+    """
+    return log.with_name(f"{log.name}.exit")
+
+
+def driver_script(site: Site, driver: Driver) -> str:
+    """Write the batch script of a driver.
+
+    The command runs as a child of the script. When the walltime is near (USR1), it is asked to stop
+    by SIGTERM, and if it has left with 75 the job is queued again, `Site.restarts` times at most.
+    A SIGTERM, as scancel and preemption send it, is passed on, and the job not queued again.
+
+    Parameters
+    ----------
+    site : Site
+    driver : Driver
+
+    Raises
+    ------
+    ClusterConfigError
+        When a path has characters that SLURM can't take in the name of a log.
+    """
+    for path in (driver.log, driver.folder):
+        if not str(path).isprintable() or "\\" in str(path):
+            raise ClusterConfigError(
+                f"{str(path)!r} has a line break or a backslash, which SLURM does not take in the "
+                "path of a log; give another output folder"
+            )
+    header = "".join(f"#SBATCH {option}\n" for option in _options(site, driver))
+    exports = "".join(f"export {k}={shlex.quote(v)}\n" for k, v in driver.exports.items())
+    setup = "".join(f"{line}\n" for line in site.setup)
+    values = {
+        "@LOG@": _in_shell(driver.log),
+        "@BEGINS@": BEGINS,
+        "@CODE@": str(RESUMABLE),
+        "@RESTARTS@": str(site.restarts),
+        "@SETUP@": f"{exports}{setup}",
+        "@COMMAND@": shlex.join(driver.command),
+    }
+    body = re.sub("|".join(values), lambda match: values[match.group()], _BODY)
+    return f"#!/bin/bash\n{header}{body}"
+
+
+def _options(site: Site, driver: Driver) -> Iterator[str]:
+    asked = driver.resources
+    # SLURM takes % in the path for one of its own patterns.
+    folder = str(driver.log.parent).replace("%", "%%")
+    yield f"--job-name={plain_name(driver.name)}"
+    yield f"--comment={shlex.quote(driver.comment)}"
+    yield f"--chdir={shlex.quote(str(driver.folder))}"
+    yield f"--output={shlex.quote(f'{folder}/{driver.log.name}')}"
+    yield "--open-mode=append"
+    yield "--nodes=1"
+    yield "--ntasks=1"
+    yield f"--cpus-per-task={asked.cores}"
+    yield f"--mem={-(-asked.memory // _MIB)}M"
+    yield f"--time={walltime_text(asked.walltime)}"
+    yield f"--signal=B:USR1@{site.notice}"
+    yield "--requeue"
+    yield "--kill-on-invalid-dep=yes"
+    yield from site.options(asked)
+    if driver.after:
+        yield f"--dependency={','.join(driver.after)}"
+
+
+def _in_shell(log: Path) -> str:
+    """Return the path of a log as the shell of the job writes it."""
+    before, _, behind = log.name.partition("%j")
+    folder = shlex.quote(f"{log.parent}/{before}")
+    return f'{folder}"$SLURM_JOB_ID"{shlex.quote(behind)}'
+
+
+_BODY = """\
+
+log=@LOG@
+child= asked= trapped= seen= passed=0
+
+say() { echo "isosr-job: $*"; }
+
+# Once only: a second signal would end the command before it has saved what it does. The test and
+# the count are one command, between whose parts no trap runs.
+pass_on() {
+    if [ -n "$child" ] && (( passed++ == 0 )); then kill -TERM "$child" 2>/dev/null; fi
+}
+leave() {
+    echo "$1${asked:+ $asked}" > "$log.exit.partial" && mv "$log.exit.partial" "$log.exit"
+}
+trap 'trapped=1; asked=${asked:-USR1}; pass_on' USR1
+trap 'trapped=1; asked=TERM; pass_on' TERM
+trap 'leave $?' EXIT
+
+rm -f "$log.exit"
+where="job $SLURM_JOB_ID on $(hostname), restart ${SLURM_RESTART_COUNT:-0}"
+echo "@BEGINS@ $where, $(date '+%F %T')"
+@SETUP@
+code=@CODE@
+if [ -z "$asked" ]; then
+    @COMMAND@ &
+    child=$!
+    # What came between these two lines found no child.
+    [ -z "$asked" ] || pass_on
+    while :; do
+        trapped=
+        wait "$child"
+        waited=$?
+        # 127: it was waited for already, and the code that is known is its own.
+        [ "$waited" = 127 ] && [ -n "$seen" ] || code=$waited
+        seen=1
+        [ -n "$trapped" ] || break
+    done
+fi
+
+# 143: the command was asked before it could listen, and has done nothing.
+if [ "$asked" = USR1 ] && { [ "$code" = @CODE@ ] || [ "$code" = 143 ]; }; then
+    if [ "${SLURM_RESTART_COUNT:-0}" -ge @RESTARTS@ ]; then
+        say "the walltime is over, and the job was queued again ${SLURM_RESTART_COUNT:-0} times," \\
+            "the most that the site file allows (restarts); submit the brain again to go on"
+    elif told=$(scontrol requeue "$SLURM_JOB_ID" 2>&1); then
+        say "the walltime is over: queued again"
+        trap - EXIT
+    else
+        say "the walltime is over, and SLURM refuses to queue the job again ($told);" \\
+            "submit the brain again to go on"
+    fi
+fi
+exit "$code"
+"""

@@ -1,0 +1,1 @@
+"""Batches: many brains, each a chain of SLURM jobs; tables of brains, their state, their end."""

@@ -1,0 +1,223 @@
+"""Chains: which jobs a brain needs, which of them it has, and what each asks for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from isosr_cluster.clients import LOCAL
+from isosr_cluster.slurm.commands import Job
+from isosr_cluster.slurm.scripts import JOBS, Driver, driver_script, plain_name
+from isosr_cluster.slurm.site import Resources, Site
+from isosr_pipeline.batch.entries import Entry
+from isosr_pipeline.batch.freezing import JOBS_FOLDER, brain_copy, site_copy
+from isosr_pipeline.batch.records import LOGS_FOLDER
+from isosr_pipeline.brain import Brain
+from isosr_pipeline.errors import InputError
+from isosr_pipeline.steps.run import STEPS, Step
+from isosr_pipeline.steps.status import status_of_brain
+
+_ON_WORKERS = ("convert", "restore")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The chain of a brain, as it stands.
+
+    Parameters
+    ----------
+    entry : Entry
+    left : tuple of str
+        Steps that are not complete.
+    live : dict of str to Job
+        Jobs that wait or run, by their steps.
+    """
+
+    entry: Entry
+    left: tuple[Step, ...]
+    live: Mapping[Step, Job]
+
+    @property
+    def missing(self) -> tuple[Step, ...]:
+        """The steps to submit jobs for; none where what is live must end first."""
+        without = tuple(step for step in self.left if step not in self.live)
+        if not self.live or not without:
+            return without
+        # A submission that was interrupted is gone on with. Jobs that wait for a step which has
+        # none any more are about to be cancelled by SLURM.
+        return without if STEPS.index(without[0]) > STEPS.index(self.last_live) else ()
+
+    @property
+    def last_live(self) -> Step:
+        """The last of the steps that have live jobs."""
+        return max(self.live, key=STEPS.index)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what terms jobs are submitted.
+
+    Parameters
+    ----------
+    site : Site
+    path : Path
+        Its file.
+    workers : int or None
+        Worker processes of each brain; None: as the site says.
+    cluster : str or None
+        Where work of convert and restore runs; None: in workers that are jobs of the site.
+    """
+
+    site: Site
+    path: Path
+    workers: int | None = None
+    cluster: str | None = None
+
+
+def look(entry: Entry, jobs: Iterable[Job]) -> Chain:
+    """Return the chain of a brain as it stands.
+
+    Parameters
+    ----------
+    entry : Entry
+    jobs : iterable of Job
+        Of this user. They are looked for before the disk is: a step that ends meanwhile is then
+        live, complete or both.
+    """
+    live: dict[Step, Job] = {}
+    for job in sorted(jobs, key=lambda job: job.id):
+        if not job.ended and (step := step_of(job, entry.tag)):
+            live[step] = job
+    done = {s.step for s in status_of_brain(entry.brain) if s.state == "complete"}
+    if entry.brain.model is not None:
+        done.add("train")
+    return Chain(entry, tuple(step for step in STEPS if step not in done), live)
+
+
+def step_of(job: Job, tag: str) -> Step | None:
+    """Return which step of a brain a job takes; None for other jobs and for workers.
+
+    Parameters
+    ----------
+    job : Job
+    tag : str
+        Of the brain.
+    """
+    return next((step for step in STEPS if job.comment == f"{tag}:{step}"), None)
+
+
+def ends_of(jobs: Iterable[Job]) -> list[str]:
+    """Return the last job of each of this user's chains in flight, as they were submitted.
+
+    Parameters
+    ----------
+    jobs : iterable of Job
+    """
+    last: dict[str, Job] = {}
+    for job in sorted(jobs, key=lambda job: job.id):
+        tag, _, step = job.comment.rpartition(":")
+        if not job.ended and tag.startswith("isosr:") and step in STEPS:
+            last[tag] = job
+    return [str(job.id) for job in sorted(last.values(), key=lambda job: job.id)]
+
+
+def resources_of(step: Step, brain: Brain, site: Site) -> Resources:
+    """Return what the job of a step asks for.
+
+    Parameters
+    ----------
+    step : str
+    brain : Brain
+    site : Site
+
+    Raises
+    ------
+    InputError
+        When the site has no jobs for the device that the brain asks for.
+    """
+    if step == "restore" and brain.restore.device != "auto":
+        _require(site, brain.restore.device == "cuda", "restore.device", brain.restore.device)
+    if step != "train":
+        return site.leading
+    asked = brain.train.device
+    on_gpu = asked == "cuda" or (asked == "auto" and site.gpu is not None)
+    _require(site, on_gpu, "train.device", asked)
+    found = site.gpu if on_gpu else site.cpu
+    if found is None:
+        raise AssertionError("the site was asked for it")
+    if on_gpu and brain.train.devices > found.gpus:
+        raise InputError(
+            f"train.devices is {brain.train.devices}, and a job of the site has {found.gpus} GPUs "
+            "(gpu.gpus); give fewer devices, or more GPUs to a job"
+        )
+    return found
+
+
+def _require(site: Site, on_gpu: bool, key: str, asked: str) -> None:
+    if site.workers("gpu" if on_gpu else "cpu") is not None:
+        return
+    kind, other = ("gpu", "cpu or auto") if on_gpu else ("cpu", "cuda or auto")
+    raise InputError(
+        f"{key} is {asked}, and the site file describes no jobs of that kind; add the section "
+        f"{kind} to it, or set {key} to {other}"
+    )
+
+
+def _workers_elsewhere(brain: Brain) -> int | None:
+    """Return how many workers a brain asks for, unless it means processes of one machine."""
+    return None if brain.cluster == LOCAL else brain.workers
+
+
+def script_path(output: Path, step: Step) -> Path:
+    """Return where the batch script of a step lies."""
+    return output / JOBS_FOLDER / f"{step}.sh"
+
+
+def log_path(output: Path, step: Step) -> Path:
+    """Return where the jobs of a step log to; ``%j`` stands for a job's number."""
+    return output / LOGS_FOLDER / f"{step}-%j.log"
+
+
+def job_name(entry: Entry, step: Step) -> str:
+    """Return the name of a step's job."""
+    return plain_name(f"{step}-{entry.name}")
+
+
+def script_of(entry: Entry, step: Step, terms: Terms, after: Sequence[str] = ()) -> str:
+    """Write the batch script of a step of a brain.
+
+    Parameters
+    ----------
+    entry : Entry
+    step : str
+    terms : Terms
+    after : sequence of str
+        What its job waits for.
+
+    Raises
+    ------
+    InputError
+        When the site can't do what the brain asks for.
+    ClusterConfigError
+        When its paths can't be used.
+    """
+    output = entry.brain.output
+    command = [terms.site.python or sys.executable, "-m", "isosr_pipeline", "run"]
+    command += [str(brain_copy(output)), "--step", step]
+    if step in _ON_WORKERS:
+        command += ["--cluster", terms.cluster or str(site_copy(output))]
+        workers = terms.workers or _workers_elsewhere(entry.brain)
+        command += ["--workers", str(workers)] if workers else []
+    driver = Driver(
+        name=job_name(entry, step),
+        comment=f"{entry.tag}:{step}",
+        resources=resources_of(step, entry.brain, terms.site),
+        command=command,
+        folder=output,
+        log=log_path(output, step),
+        after=after,
+        exports={JOBS: entry.tag},
+    )
+    return driver_script(terms.site, driver)

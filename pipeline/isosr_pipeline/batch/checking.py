@@ -1,0 +1,95 @@
+"""What of a batch is broken in a way that can be seen at once, before any job is submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from isosr_cluster.errors import ClusterConfigError, SlurmError
+from isosr_cluster.slurm import commands
+from isosr_cluster.slurm.site import Resources
+from isosr_models.errors import ModelError
+from isosr_models.model_folder import read_description
+from isosr_pipeline.batch.chains import Chain, Terms, resources_of, script_of
+from isosr_pipeline.batch.entries import refuse
+from isosr_pipeline.batch.freezing import frozen_text
+from isosr_pipeline.errors import InputError, MissingInputError
+from isosr_pipeline.paths import check_creatable
+from isosr_pipeline.resuming import is_begun
+from isosr_pipeline.sources import split_location
+from isosr_pipeline.steps.run import check_inputs
+
+
+def check_chains(chains: Sequence[Chain], terms: Terms) -> None:
+    """Refuse a batch with brains that can't be done, naming each of them.
+
+    Parameters
+    ----------
+    chains : sequence of Chain
+    terms : Terms
+
+    Raises
+    ------
+    InputError
+    """
+    problems = [f"{c.entry.label}: {text}" for c in chains for text in _problems(c, terms)]
+    refuse(problems)
+    frozen_text(terms.site, str(terms.path))
+
+
+def _problems(chain: Chain, terms: Terms) -> Iterator[str]:
+    """Yield what is wrong with a brain; one thing, as others may follow from it."""
+    try:
+        _check(chain, terms)
+    except (InputError, ModelError, ClusterConfigError) as error:
+        yield str(error)
+
+
+def _check(chain: Chain, terms: Terms) -> None:
+    brain = chain.entry.brain
+    if not chain.missing:
+        return
+    if "convert" in chain.missing:
+        source, _array = split_location(brain.source)
+        if not source.exists():
+            raise MissingInputError(f"source: {source} does not exist")
+    check_inputs(brain)
+    # Devices are those of the jobs, not of this machine.
+    train = brain.train
+    if "train" in chain.missing:
+        if train.iterations is None and train.minutes is None:
+            raise InputError("train: training has no end; give iterations, minutes or both")
+        if train.init is not None and not is_begun(brain.trained_model):
+            read_description(train.init)
+    for step in chain.missing:
+        script_of(chain.entry, step, terms)
+    check_creatable(brain.output / "jobs")
+    frozen_text(brain, chain.entry.label)
+
+
+def check_at_slurm(chains: Sequence[Chain], terms: Terms) -> None:
+    """Have SLURM tell whether it would take the jobs; those that ask for the same are asked once.
+
+    Parameters
+    ----------
+    chains : sequence of Chain
+    terms : Terms
+
+    Raises
+    ------
+    SlurmError
+        With SLURM's own message, naming the step.
+    """
+    asked: list[Resources] = []
+    for chain in chains:
+        for step in chain.missing:
+            resources = resources_of(step, chain.entry.brain, terms.site)
+            if resources in asked:
+                continue
+            asked.append(resources)
+            try:
+                commands.check(script_of(chain.entry, step, terms))
+            except SlurmError as error:
+                raise SlurmError(
+                    f"nothing is submitted: the job for {step} of {chain.entry.label} would not "
+                    f"be taken with what {terms.path} asks for: {error}"
+                ) from error

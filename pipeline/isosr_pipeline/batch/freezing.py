@@ -1,0 +1,84 @@
+"""What the jobs of a chain read: copies of brain and site that later edits don't change."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from isosr_cluster.slurm.site import Site
+from isosr_models.model_folder import write_durably
+from isosr_pipeline.brain import Brain
+from isosr_pipeline.errors import InputError
+from isosr_pipeline.yaml_files import find_variables, read_yaml
+
+JOBS_FOLDER = "jobs"
+"""Below a brain's output: what its jobs read and run."""
+
+
+def read_site(path: Path) -> Site:
+    """Read a site file.
+
+    Parameters
+    ----------
+    path : Path
+        YAML. ``${NAME}`` is replaced by the environment's variable.
+
+    Raises
+    ------
+    MissingInputError
+        When there is no such file.
+    InputError
+        When it is not valid; the message names the key.
+    """
+    return read_yaml(path, Site, "a site file, like examples/site.yaml")
+
+
+def brain_copy(output: Path) -> Path:
+    """Return where the copy of a brain lies that the jobs of its chain read."""
+    return output / JOBS_FOLDER / "brain.yaml"
+
+
+def site_copy(output: Path) -> Path:
+    """Return where the copy of a site lies that the jobs of a brain's chain read."""
+    return output / JOBS_FOLDER / "site.yaml"
+
+
+def frozen_text(described: BaseModel, what: str) -> str:
+    """Write a brain or a site as YAML that reads back as it is, whatever the environment.
+
+    Parameters
+    ----------
+    described : Brain or Site
+    what : str
+        For messages.
+
+    Raises
+    ------
+    InputError
+        When a value would be taken for a variable.
+    """
+    content = described.model_dump(mode="json", exclude_none=True)
+    if found := next(find_variables(content), None):
+        raise InputError(
+            f"{what}: ${{{found}}} is left after variables were replaced, and its jobs would take "
+            "it for one; give values without ${...}"
+        )
+    # JSON is YAML in which all texts are quoted, so that none is taken for a number.
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def freeze(brain: Brain, site: Site) -> None:
+    """Write the copies that the jobs of a chain read.
+
+    Parameters
+    ----------
+    brain : Brain
+        Its folder of jobs is there.
+    site : Site
+    """
+    # Its jobs are told where to work.
+    plain = brain.model_copy(update={"cluster": "local", "workers": None})
+    for path, described in ((brain_copy(brain.output), plain), (site_copy(brain.output), site)):
+        write_durably(path, frozen_text(described, str(path)).encode())

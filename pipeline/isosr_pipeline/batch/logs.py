@@ -1,0 +1,58 @@
+"""What the log of a job tells of its failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isosr_cluster.slurm.scripts import BEGINS, exit_file
+
+_READ = 2**16
+_MESSAGE = "isosr-pipeline: "
+_LAST_LINES = 5
+
+
+def last_error(log: Path) -> str | None:
+    """Return the last message of the program in a log; if there is none, its last lines.
+
+    Only what the latest run of the job has written counts.
+
+    Parameters
+    ----------
+    log : Path
+
+    Returns
+    -------
+    str or None
+        None where there is no log, or nothing in it.
+    """
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _READ))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return None
+    lines = [line.rstrip() for line in text.rpartition(BEGINS)[2].splitlines()]
+    messages = [line for line in lines if line.startswith(_MESSAGE)]
+    if messages:
+        return messages[-1].removeprefix(_MESSAGE)
+    return "\n".join([line for line in lines[1:] if line][-_LAST_LINES:]) or None
+
+
+def ending(log: Path) -> tuple[int, str] | None:
+    """Return how a job has ended: its exit code, and the signal that it was asked to stop by.
+
+    Parameters
+    ----------
+    log : Path
+
+    Returns
+    -------
+    tuple of int and str or None
+        The signal is ``"USR1"`` (its walltime was near), ``"TERM"`` or empty. None where the job
+        has not told.
+    """
+    try:
+        code, _, asked = exit_file(log).read_text(encoding="utf-8").strip().partition(" ")
+        return int(code), asked
+    except (OSError, ValueError):
+        return None

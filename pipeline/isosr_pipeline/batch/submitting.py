@@ -1,0 +1,201 @@
+"""Submitting: the jobs of every brain that is not complete and not in flight, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from isosr_cluster.slurm import commands
+from isosr_cluster.slurm.commands import Job
+from isosr_cluster.slurm.scripts import log_of
+from isosr_models.model_folder import write_durably
+from isosr_pipeline.batch.chains import (
+    Chain,
+    Terms,
+    ends_of,
+    job_name,
+    log_path,
+    look,
+    script_of,
+    script_path,
+)
+from isosr_pipeline.batch.checking import check_at_slurm, check_chains
+from isosr_pipeline.batch.entries import Entry
+from isosr_pipeline.batch.freezing import brain_copy, freeze, read_site, site_copy
+from isosr_pipeline.batch.lanes import Lanes
+from isosr_pipeline.batch.records import (
+    ChainRecord,
+    JobRecord,
+    locked,
+    read_record,
+    write_record,
+)
+from isosr_pipeline.brain import read_brain
+from isosr_pipeline.steps.run import STEPS, Step
+
+Say = Callable[[str], None]
+
+
+def submit_batch(
+    entries: Sequence[Entry], terms: Terms, say: Say, *, max_brains: int | None = None
+) -> int:
+    """Submit a chain of jobs for each brain; return the number of jobs that were submitted.
+
+    Steps that are complete are left out, and a chain that is in flight is left alone; one whose
+    submission was interrupted is completed.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+    terms : Terms
+    say : callable
+        Shows a line.
+    max_brains : int, optional
+        Chains in flight at any time, at most; all of this user's count.
+
+    Raises
+    ------
+    InputError
+        When a brain can't be done; nothing is submitted then.
+    SlurmError
+        When SLURM would not take a job, in which case nothing is submitted, or does not answer.
+    BusyError
+        When another process submits one of the brains now.
+    """
+    jobs = list(commands.find_jobs().values())
+    chains = [look(entry, jobs) for entry in entries]
+    check_chains(chains, terms)
+    check_at_slurm(chains, terms)
+    lanes = Lanes(max_brains, ends_of(jobs))
+    count = 0
+    for entry in entries:
+        with locked(entry.brain.output):
+            count += _submit(entry, terms, lanes, say)
+    return count
+
+
+def planned_scripts(
+    entries: Sequence[Entry], terms: Terms, *, max_brains: int | None = None
+) -> Iterator[tuple[Entry, Step, str]]:
+    """Yield the scripts that would be submitted, in their order; changes nothing.
+
+    Numbers of jobs that are not known yet are written as ``<train of brain7>``. Where there is no
+    SLURM, no jobs are thought to be in flight.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+    terms : Terms
+    max_brains : int, optional
+
+    Raises
+    ------
+    InputError
+        When a brain can't be done.
+    """
+    jobs = list(commands.find_jobs().values()) if commands.is_available() else []
+    chains = [look(entry, jobs) for entry in entries]
+    check_chains(chains, terms)
+    lanes = Lanes(max_brains, ends_of(jobs))
+    for chain in chains:
+        previous = str(chain.live[chain.last_live].id) if chain.live else None
+        first = previous
+        for step in chain.missing:
+            after = _after(previous, lanes)
+            yield chain.entry, step, script_of(chain.entry, step, terms, after)
+            previous = f"<{step} of {chain.entry.name}>"
+        if chain.missing and previous is not None:
+            _take(lanes, first, previous)
+
+
+def _submit(entry: Entry, terms: Terms, lanes: Lanes, say: Say) -> int:
+    """Submit what is missing of a chain, whose lock is held."""
+    known = commands.find_jobs()
+    chain = look(entry, known.values())
+    if not chain.missing:
+        say(f"{entry.name}: {_why_none(chain)}")
+        return 0
+    record = _begin(chain, terms)
+    if chain.live:
+        # What its jobs read stays as it is while one of them may read it.
+        entry = replace(entry, brain=read_brain(brain_copy(entry.brain.output)))
+        terms = replace(terms, site=read_site(site_copy(entry.brain.output)))
+    first = previous = str(chain.live[chain.last_live].id) if chain.live else None
+    for step in chain.missing:
+        after = _after(previous, lanes, known.values())
+        script = script_of(entry, step, terms, after)
+        write_durably(script_path(entry.brain.output, step), script.encode())
+        job = commands.submit(script)
+        # After each: whoever is interrupted here leaves at most one job that is not recorded, and
+        # that one is found by its comment.
+        record = record.with_job(_recorded(entry, step, job))
+        write_record(entry.brain.output, record)
+        previous = str(job)
+        waits = f", after {' and '.join(after)}" if after else ""
+        say(f"{entry.name}: {step} is job {job}{waits}")
+    if previous is not None:
+        _take(lanes, first, previous)
+    return len(chain.missing)
+
+
+def _begin(chain: Chain, terms: Terms) -> ChainRecord:
+    """Write what the jobs read, and a record with those that are live."""
+    output = chain.entry.brain.output
+    now = datetime.now(UTC)
+    found = read_record(output)
+    record = ChainRecord(
+        brain=chain.entry.name,
+        site=str(terms.path.absolute()),
+        submitted=now,
+        jobs=found.jobs if found else (),
+    )
+    for step, job in chain.live.items():
+        if (one := record.job(step)) is None or one.id != job.id:
+            record = record.with_job(_recorded(chain.entry, step, job.id))
+    if not chain.live:
+        freeze(chain.entry.brain, terms.site)
+    write_record(output, record)
+    return record
+
+
+def _recorded(entry: Entry, step: Step, job: int) -> JobRecord:
+    output = entry.brain.output
+    return JobRecord(
+        step=step,
+        id=job,
+        name=job_name(entry, step),
+        log=log_of(job, log_path(output, step)),
+        script=script_path(output, step),
+        submitted=datetime.now(UTC),
+    )
+
+
+def _after(previous: str | None, lanes: Lanes, known: Iterable[Job] | None = None) -> list[str]:
+    """Return what the next job waits for: the step before it, or the chain before it."""
+    if previous is not None:
+        return [f"afterok:{previous}"]
+    if known is None:
+        return [f"afterany:{job}" for job in lanes.before]
+    # Nobody can wait for a job that SLURM has forgotten.
+    live = {str(job.id) for job in known if not job.ended}
+    return [f"afterany:{job}" for job in lanes.before if job in live]
+
+
+def _take(lanes: Lanes, first: str | None, last: str) -> None:
+    if first is None:
+        lanes.add(last)
+    else:
+        lanes.extend(first, last)
+
+
+def _why_none(chain: Chain) -> str:
+    if not chain.left and not chain.live:
+        return "all steps are complete"
+    jobs = ", ".join(f"{step} is job {chain.live[step].id}" for step in STEPS if step in chain.live)
+    if all(step in chain.live for step in chain.left):
+        return f"in flight already ({jobs})"
+    return (
+        f"in flight already, and ending: a step has failed that others wait for ({jobs}); submit "
+        "again when none is left, or cancel them first"
+    )

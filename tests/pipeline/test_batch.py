@@ -1,0 +1,268 @@
+"""What of batches needs no SLURM: dry runs, frozen copies, places in the queue, logs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from isosr_cluster.slurm.scripts import BEGINS
+from isosr_cluster.slurm.site import Site
+from isosr_pipeline.batch.freezing import frozen_text, read_site
+from isosr_pipeline.batch.lanes import Lanes
+from isosr_pipeline.batch.logs import ending, last_error
+from isosr_pipeline.batch.records import locked
+from isosr_pipeline.brain import read_brain
+from isosr_pipeline.errors import BusyError, InputError
+
+SITE = """
+account: lab7
+restarts: 3
+setup: ["module load cuda  # 12", 'export X="a b"']
+cpu: {partition: short, cores: 4, memory: 0.3 GB, walltime: "12:00:00", workers: 8}
+gpu: {partition: gpu, cores: 8, memory: 64 GB, gpus: 2, gpu_type: a100, walltime: "2-00:00:00",
+      constraint: "a100&nvlink", directives: ["--exclude=node[1-2]"]}
+"""
+
+
+@pytest.fixture
+def site(tmp_path):
+    path = tmp_path / "site.yaml"
+    path.write_text(SITE)
+    return path
+
+
+@pytest.fixture
+def brain(tmp_path, monkeypatch):
+    """Write a brain file with a source that is there."""
+    # No SLURM of this machine's.
+    monkeypatch.setenv("PATH", "/nonexistent")
+    (tmp_path / "a.tif").touch()
+
+    def write(name: str, **keys: object) -> Path:
+        content = {"source": "a.tif", "output": f"out/{name}", "train": {"iterations": 5}}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({**content, **keys}))
+        return path
+
+    return write
+
+
+def scripts(shown: str) -> dict[str, str]:
+    """Return the scripts of a dry run, by what they are for."""
+    parts = shown.split("#!/bin/bash\n")
+    names = [part.rstrip().rpartition("\n")[2] for part in parts[:-1]]
+    return {
+        name.partition(":")[0].removeprefix("# "): script
+        for name, script in zip(names, parts[1:], strict=True)
+    }
+
+
+def options(script: str) -> set[str]:
+    return {x.removeprefix("#SBATCH ") for x in script.splitlines() if x.startswith("#SBATCH")}
+
+
+def test_a_dry_run_prints_the_scripts_in_order_and_changes_nothing(
+    isosr, brain, site, tmp_path, capsys
+):
+    files = [brain("one"), brain("two", model="m")]
+    (tmp_path / "m").mkdir()
+    assert isosr("submit", *files, "--site", site, "--dry-run") == 2
+    assert f"{files[1]}: {tmp_path}/m is not a model" in capsys.readouterr().err
+    files[1] = brain("two")
+    before = sorted(tmp_path.rglob("*"))
+    assert isosr("submit", *files, "--site", site, "--dry-run", "--max-brains", 1) == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    found = scripts(capsys.readouterr().out)
+    steps = ["convert", "train", "restore", "evaluate"]
+    assert list(found) == [f"{name}, {step}" for name in ("one", "two") for step in steps]
+    for script in found.values():
+        assert subprocess.run(["/bin/bash", "-n"], input=script.encode()).returncode == 0
+        assert 'module load cuda  # 12\nexport X="a b"\n' in script
+        assert '${SLURM_RESTART_COUNT:-0}" -ge 3 ]' in script
+    assert not any("dependency" in x for x in options(found["one, convert"]))
+    assert "--dependency=afterok:<convert of one>" in options(found["one, train"])
+    assert "--dependency=afterany:<evaluate of one>" in options(found["two, convert"])
+    assert "--dependency=afterok:<train of two>" in options(found["two, restore"])
+
+
+def test_training_asks_for_a_gpu_and_the_other_steps_lead(isosr, brain, site, capsys):
+    assert isosr("submit", brain("one"), "--site", site, "--workers", 3, "--dry-run") == 0
+    found = scripts(capsys.readouterr().out)
+    train, restore = options(found["one, train"]), options(found["one, restore"])
+    assert train > {
+        "--partition=gpu",
+        "--gres=gpu:a100:2",
+        "--cpus-per-task=8",
+        "--mem=65536M",
+        "--time=2-00:00:00",
+        '--constraint="a100&nvlink"',
+        "--exclude=node[1-2]",
+        "--account=lab7",
+        "--requeue",
+        "--kill-on-invalid-dep=yes",
+        "--signal=B:USR1@120",
+    }
+    # Rounded up: less than was asked for could end the job.
+    assert restore > {"--partition=short", "--cpus-per-task=2", "--mem=308M"}
+    assert not any("gres" in option for option in restore)
+    (command,) = (x for x in found["one, restore"].splitlines() if "isosr_pipeline run" in x)
+    assert command.endswith("/jobs/site.yaml --workers 3 &")
+    (command,) = (x for x in found["one, train"].splitlines() if "isosr_pipeline run" in x)
+    assert command.endswith("/jobs/brain.yaml --step train &")
+
+
+@pytest.mark.parametrize(
+    ("keys", "without", "message"),
+    [
+        ({"source": "gone"}, "", "source: .*/gone does not exist"),
+        ({"train": {}}, "", "training has no end"),
+        ({"train": {"iterations": 1, "device": "cuda"}}, "gpu", "train.device is cuda, and the s"),
+        ({"train": {"iterations": 1, "device": "cpu"}}, "cpu", "train.device is cpu, and the s"),
+        ({"train": {"iterations": 1, "devices": 3}}, "", "train.devices is 3, .* has 2 GPUs"),
+        ({"restore": {"device": "cuda"}}, "gpu", "restore.device is cuda, and the site file"),
+        ({"output": "a.tif"}, "", "a.tif is not a folder"),
+        ({"output": "line\nbreak"}, "", "line break or a backslash"),
+        ({"convert": {"channel_pattern": "${Y}"}}, "", r"\${X} is left after"),
+    ],
+)
+def test_what_can_be_seen_at_once_is_refused_for_the_whole_batch(
+    isosr, brain, site, tmp_path, capsys, monkeypatch, keys, without, message
+):
+    monkeypatch.setenv("Y", "${X}")
+    described = yaml.safe_load(SITE.replace("12:00:00", "1-00:00:00"))
+    described.pop(without, None)
+    site.write_text(yaml.safe_dump(described))
+    files = [brain("good"), brain("bad1", **keys), brain("bad2", source="lost.tif")]
+    assert isosr("submit", *files, "--site", site, "--dry-run") == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert re.search(f"{files[1]}: .*{message}", shown.err, re.DOTALL)
+    assert f"{files[2]}: source: {tmp_path}/lost.tif does not exist" in shown.err
+    assert str(files[0]) not in shown.err
+
+
+def test_frozen_copies_read_back_as_they_are(tmp_path, site, monkeypatch):
+    monkeypatch.setenv("WHERE", "1e3")
+    path = tmp_path / "brain.yaml"
+    path.write_text("""
+source: ${WHERE}/a.h5::x
+output: ../out "quoted" µ
+convert: {voxel_size: [5.5, 2, 2], channel_pattern: "${WHERE}", deskew: 45, rotate: true}
+train: {preset: cfm, crop: 64, minutes: 1e-4, init: m, window: [1, 2], percentiles: 3}
+restore: {roi: "0:2.5,:,:um", channel: 1, block: auto, window: [1, 2], precision: 32}
+evaluate: {reference: t.tif}
+""")
+    brain = read_brain(path)
+    frozen = tmp_path / "elsewhere" / "brain.yaml"
+    frozen.parent.mkdir()
+    frozen.write_text(frozen_text(brain, "brain"))
+    monkeypatch.delenv("WHERE")
+    assert read_brain(frozen) == brain
+
+    frozen.write_text(frozen_text(read_site(site), "site"))
+    assert read_site(frozen) == read_site(site)
+    with pytest.raises(InputError, match=r"\${LATER} is left"):
+        frozen_text(Site.model_validate({**yaml.safe_load(SITE), "scratch": "/x/${LATER}"}), "s")
+
+
+def test_lanes_hold_so_many_chains_and_no_more():
+    free = Lanes(None, ["1", "2"])
+    free.add("3")
+    assert free.before == []
+
+    lanes = Lanes(2, [])
+    waited = []
+    for end in ("a", "b", "c", "d", "e"):
+        waited.append(lanes.before)
+        lanes.add(end)
+    assert waited == [[], [], ["a"], ["b"], ["c"]]
+
+    # One is in flight: one place is free, and the next waits for the one in flight.
+    lanes = Lanes(2, ["x"])
+    assert lanes.before == []
+    lanes.add("a")
+    assert lanes.before == ["x"]
+    # It is submitted further.
+    lanes.extend("x", "y")
+    assert lanes.before == ["y"]
+
+    # More are in flight than there are places: all in a lane must end.
+    lanes = Lanes(2, ["1", "2", "3", "4", "5"])
+    assert lanes.before == ["2", "4"]
+    lanes.add("a")
+    assert lanes.before == ["1", "3", "5"]
+
+
+def test_one_process_at_a_time_submits_a_brain(tmp_path):
+    out = tmp_path / "out"
+    with locked(out), pytest.raises(BusyError, match="another process submits or ends"):
+        locked(out).__enter__()
+    with locked(out):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", None),
+        (f"{BEGINS} job 1\n", None),
+        (f"{BEGINS} job 1\nisosr-pipeline: a\nisosr-pipeline: b\nbye\n", "b"),
+        # Of the latest run only.
+        (f"{BEGINS} job 1\nisosr-pipeline: a\n{BEGINS} job 1\nKilled\n", "Killed"),
+        (f"{BEGINS} job 1\n" + "\n".join("123456789"), "5\n6\n7\n8\n9"),
+    ],
+)
+def test_the_last_message_of_a_log_is_its_error(tmp_path, text, error):
+    log = tmp_path / "a.log"
+    log.write_text(text)
+    assert last_error(log) == error
+    assert last_error(tmp_path / "none.log") is None
+
+
+def test_how_a_job_ended_is_read_from_beside_its_log(tmp_path):
+    log = tmp_path / "a.log"
+    assert ending(log) is None
+    for text, found in (("0\n", (0, "")), ("75 TERM\n", (75, "TERM")), ("", None)):
+        (tmp_path / "a.log.exit").write_text(text)
+        assert ending(log) == found
+
+
+def test_status_of_brains_works_without_slurm(isosr, brain, tmp_path, capsys):
+    files = [brain("one"), brain("two")]
+    out = tmp_path / "out" / "one"
+    (out / "logs").mkdir(parents=True)
+    log = out / "logs" / "convert-7.log"
+    log.write_text(f"{BEGINS} job 7\nisosr-pipeline: the slice is torn\n")
+    log.with_name("convert-7.log.exit").write_text("1\n")
+    job = {"step": "convert", "id": 7, "name": "c", "log": str(log), "script": "c.sh"}
+    record = {"brain": "one", "site": "s.yaml", "submitted": "2030-01-01T00:00:00Z"}
+    job["submitted"] = record["submitted"]
+    (out / "jobs.json").write_text(json.dumps({"format": 1, **record, "jobs": [job]}))
+    assert isosr("status", *files) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["one", "convert", "failed"]
+    assert lines[1].split() == ["two", "convert", "not", "begun"]
+    assert "convert    failed with exit code 1 (job 7)" in lines
+    assert "  error      the slice is torn" in lines
+    assert f"  log        {log}" in lines
+    assert not any("two (" in line for line in lines)
+
+    assert isosr("status", *files, "--json") == 0
+    one, two = json.loads(capsys.readouterr().out)
+    assert one["steps"][0]["job"]["exit_code"] == 1
+    assert (two["state"], two["steps"][0]["job"]) == ("not begun", None)
+    assert isosr("status", files[0], "--json") == 0
+    assert json.loads(capsys.readouterr().out) == one["steps"]
+
+    assert isosr("status", files[0], tmp_path) == 2
+    assert "is no brain file" in capsys.readouterr().err
+    (out / "jobs.json").write_text('{"format": 2}')
+    assert isosr("status", files[0]) == 2
+    assert "jobs.json is damaged or of another version" in capsys.readouterr().err
+    assert isosr("cancel", files[1]) == 1
+    assert "squeue is not on the path" in capsys.readouterr().err
