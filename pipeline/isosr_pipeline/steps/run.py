@@ -53,7 +53,13 @@ def run(brain: Brain, *, reporter: Reporter | None = None) -> Evaluation:
         if_exists="resume",
         reporter=reporter,
     )
-    evaluation = evaluate(brain.store, brain.restored, brain.evaluate, reporter=reporter)
+    evaluation = evaluate(
+        brain.store,
+        brain.restored,
+        brain.evaluate,
+        cluster_for("cpu", brain.cluster, brain.workers),
+        reporter=reporter,
+    )
     brain.evaluation.write_text(f"{evaluation.model_dump_json(indent=2)}\n", encoding="utf-8")
     return evaluation
 
