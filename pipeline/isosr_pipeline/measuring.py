@@ -205,9 +205,11 @@ class ReopenedVolume:
         Raises
         ------
         InputError
-            When a shard is damaged, or the store is gone.
+            When a shard is damaged.
         HopelessError
             When another store has taken its place.
+        OSError
+            When the store is gone, or another attempt may succeed.
         """
         data = self._volume.read(channel, box)
         # Afterwards: shards of a store that was removed meanwhile read as zeros.
