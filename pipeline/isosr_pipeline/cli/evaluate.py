@@ -21,7 +21,7 @@ from isosr_pipeline.settings import EvaluateSettings
 )
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("restored", type=click.Path(path_type=Path))
-@setting(EvaluateSettings, "reference", "PATH", "A store or TIFF with the truth.")
+@setting(EvaluateSettings, "reference", "PATH", "A store or another source with the truth.")
 @setting(EvaluateSettings, "channel", "N", "Counted from 0.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @cluster_options
