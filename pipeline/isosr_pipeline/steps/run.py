@@ -143,7 +143,13 @@ def _restore(brain: Brain, reporter: Reporter) -> None:
 
 
 def _evaluate(brain: Brain, reporter: Reporter) -> Evaluation:
-    evaluation = evaluate(brain.store, brain.restored, brain.evaluate, reporter=reporter)
+    evaluation = evaluate(
+        brain.store,
+        brain.restored,
+        brain.evaluate,
+        _cluster(brain, "cpu", reporter),
+        reporter=reporter,
+    )
     content = f"{evaluation.model_dump_json(indent=2)}\n"
     write_durably(brain.evaluation, content.encode())
     return evaluation
