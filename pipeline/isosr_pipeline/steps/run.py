@@ -158,7 +158,7 @@ def _evaluate(brain: Brain, reporter: Reporter) -> Evaluation:
         brain.store,
         brain.restored,
         brain.evaluate,
-        _cluster(brain, "cpu", reporter),
+        _cluster(brain, "cpu", reporter, tasks=1),
         reporter=reporter,
     )
     content = f"{evaluation.model_dump_json(indent=2)}\n"
