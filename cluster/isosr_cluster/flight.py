@@ -23,7 +23,7 @@ _FEWEST_PER_THREAD = 2
 """One that runs and one that waits, so that no worker is idle while the driver thinks."""
 
 _MOST_PER_THREAD = 16
-"""Of short tasks, a thread is given what it does in a second: they are asked for together."""
+"""Of short tasks, a thread is given what it does between two looks: results come together."""
 
 _LOST = "the cluster is lost ({}); start it again; {}"
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -86,8 +86,8 @@ class Flight(Generic[Item]):
         elapsed = time.monotonic() - self._counted
         if elapsed >= _SECONDS_BETWEEN_COUNTS:
             threads = max(1, self._threads())
-            a_second = round(self._ended_since / elapsed / threads)
-            per_thread = min(max(_FEWEST_PER_THREAD, a_second), _MOST_PER_THREAD)
+            ended = round(self._ended_since / threads)
+            per_thread = min(max(_FEWEST_PER_THREAD, ended), _MOST_PER_THREAD)
             self._capacity = per_thread * threads
             self._counted, self._ended_since = time.monotonic(), 0
         return self._capacity
@@ -136,7 +136,7 @@ class Flight(Generic[Item]):
         finished = [future for future in futures if future.status == "finished"]
         values = self._values(finished)
         for future in futures:
-            if future in finished and future not in values:
+            if future.status == "finished" and future not in values:
                 # Its worker died with the result, or is stopped: it will be computed again.
                 self._client.loop.add_callback(self._watch_later, future)
                 continue
