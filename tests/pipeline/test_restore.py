@@ -207,6 +207,19 @@ def test_an_unfinished_input_is_refused(cluster, make_store, tmp_path, noise):
         restore(volume.path, "identity", tmp_path / "out.zarr", RestoreSettings(), cluster)
 
 
+def test_an_input_that_has_lost_a_file_is_refused(cluster, make_store, tmp_path, noise):
+    first, second = tmp_path / "first.zarr", tmp_path / "second.zarr"
+    path, settings = make_store(noise).path, RestoreSettings(**SMALL)
+    restore(path, "identity", first, settings, cluster)
+    lost = next(file for file in (first / "0").rglob("*") if file.name.isdigit() and file.is_file())
+    lost.rename(tmp_path / "lost")
+    with pytest.raises(InputError, match=r"level 0 has \d+ files, and had \d+ when it was compl"):
+        restore(first, "identity", second, settings, cluster)
+    assert not second.exists()
+    (tmp_path / "lost").rename(lost)
+    restore(first, "identity", second, settings, cluster)
+
+
 def test_nothing_is_written_over_what_is_read(cluster, make_store, tmp_path, model, noise):
     path = make_store(noise).path
     for out in (path, path / "out.zarr", model / "out.zarr"):

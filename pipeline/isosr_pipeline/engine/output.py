@@ -184,14 +184,19 @@ class Output:
             When the file system refuses; all regions are kept.
         """
         self.history[-1].figures = figures
-        attributes = StoreAttributes(
-            id=self.volume.require_own().id, complete=True, windows=windows, history=self.history
-        )
         self.ledger.require_there()
         try:
             # Workers that were killed on the way may have left some.
             remove_leftovers(self.volume.path)
-            self.volume.update(attributes)
+            self.volume.update(
+                StoreAttributes(
+                    id=self.volume.require_own().id,
+                    complete=True,
+                    windows=windows,
+                    history=self.history,
+                    files=self.volume.count_files(),
+                )
+            )
             sync_metadata(self.volume.path)
             self.ledger.remove()
         except OSError as error:

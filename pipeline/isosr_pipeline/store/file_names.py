@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from isosr_pipeline.geometry import Box, Zyx
 
@@ -29,6 +31,18 @@ def name_files(channel: int, box: Box, file: Zyx, zarr_format: int) -> str:
         first, last = start // length, (stop - 1) // length
         spans.append(f"{first}" if first == last else f"{first}:{last + 1}")
     return "/".join([*(["c"] if zarr_format == 3 else []), str(channel), *spans])
+
+
+def count_files(array: Path) -> int:
+    """Return how many files hold chunks or shards of an array.
+
+    Parameters
+    ----------
+    array : Path
+        Its folder.
+    """
+    # Their names are numbers; those of metadata, and of files that were not finished, are not.
+    return sum(name.isdigit() for _, _, names in os.walk(array) for name in names)
 
 
 def each_file(files: str) -> Iterator[str]:

@@ -70,6 +70,9 @@ class StoreAttributes(BaseModel):
         For each channel, those that were recorded.
     history : list of Provenance
         Steps that led here, the latest last.
+    files : int or None
+        Of level 0, when the store was completed: what holds nothing but zeros has no file, so that
+        one that is lost could not be told from it otherwise.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -79,6 +82,7 @@ class StoreAttributes(BaseModel):
     complete: bool = False
     windows: list[list[Window]] = Field(default_factory=list)
     history: list[Provenance] = Field(default_factory=list)
+    files: int | None = None
 
 
 def write_ome(

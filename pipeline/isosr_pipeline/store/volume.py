@@ -17,6 +17,7 @@ from zarr.errors import ContainsArrayError, GroupNotFoundError
 from isosr_pipeline.errors import BusyError, InputError, MissingInputError
 from isosr_pipeline.geometry import Box, Zyx, blocks
 from isosr_pipeline.paths import reading
+from isosr_pipeline.store.file_names import count_files
 from isosr_pipeline.store.intensity import Window, check_dtype, find_window
 from isosr_pipeline.store.metadata import (
     ATTRIBUTE,
@@ -263,18 +264,31 @@ class Volume:
         return self.attributes
 
     def require_complete(self) -> None:
-        """Refuse a store that a step has begun and not finished.
+        """Refuse a store that a step has begun and not finished, or that has lost files since.
 
         Raises
         ------
         InputError
-            When regions of it are still to be filled.
+            When regions of it are still to be filled, or are gone.
         """
-        if self.attributes is not None and not self.attributes.complete:
+        if self.attributes is None:
+            return
+        if not self.attributes.complete:
             raise InputError(
                 f"{self.path} is not complete: finish it first, with the command that made it "
                 "and --resume"
             )
+        before, now = self.attributes.files, self.count_files()
+        if before is not None and now < before:
+            raise InputError(
+                f"{self.path}: level 0 has {now} files, and had {before} when it was completed; "
+                "what is lost would be read as zeros: copy it again from where it is whole, or "
+                "make it again with --overwrite"
+            )
+
+    def count_files(self) -> int:
+        """Return how many files hold the voxels of level 0."""
+        return count_files(self.path / self.arrays[0].path)
 
     def update(self, attributes: StoreAttributes) -> None:
         """Replace the program's own attribute, and the range in which viewers show channels."""
