@@ -186,7 +186,7 @@ def test_a_submission_that_is_killed_is_completed(isosr, brain, site, hold, tmp_
 {real.stdout.strip()} "$@" || exit
 case "$*" in *--test-only*) exit ;; esac
 echo >> {tmp_path}/count
-[ $(wc -l < {tmp_path}/count) = 2 ] && kill -KILL $PPID
+if [ $(wc -l < {tmp_path}/count) = 2 ]; then kill -KILL $PPID; fi
 """)
     (folder / "sbatch").chmod(0o755)
     environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
