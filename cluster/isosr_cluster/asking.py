@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from distributed import Client
 
 from isosr_cluster.errors import ClusterLostError
+from isosr_cluster.patience import patience
 
 Value = TypeVar("Value")
 
@@ -81,7 +82,7 @@ def workers_of(client: Client) -> dict[str, dict[str, Any]]:
         When none comes, or the scheduler is gone.
     """
     begin = time.monotonic()
-    while time.monotonic() - begin < _SECONDS_FOR_A_WORKER:
+    while time.monotonic() - begin < patience(client, _SECONDS_FOR_A_WORKER):
         if client.status != "running":
             raise ClusterLostError(_LOST.format("the scheduler does not answer"))
         workers: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]

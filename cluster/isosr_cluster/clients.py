@@ -14,8 +14,10 @@ from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
 from isosr_cluster.asking import workers_of
+from isosr_cluster.environment import MALLOC, threads_of
 from isosr_cluster.errors import ClusterConfigError, ClusterUnreachableError
 from isosr_cluster.keeping import PATIENCE, kept_up
+from isosr_cluster.quiet import quiet
 
 LOCAL = "local"
 _SECONDS_FOR_A_WORKER = 30.0
@@ -31,26 +33,12 @@ OpenClient = Callable[[], AbstractContextManager[Client]]
 
 _ADDRESS = re.compile(r"(?:tcp|tls)://(?:\[[^\[\]]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
 _LARGEST_PORT = 65535
-_NOISY = ("distributed", "distributed.client", "tornado.application")
 _WORKERS = {
-    # glibc keeps what a region needed for the next one: the system's fresh pages, cleared one by
-    # one, took as long as compression. Not more, for a network's activations come in many sizes.
-    "distributed.nanny.pre-spawn-environ": {
-        "MALLOC_ARENA_MAX": "1",
-        "MALLOC_MMAP_THRESHOLD_": str(1 << 26),
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 27),
-    },
+    "distributed.nanny.pre-spawn-environ": MALLOC,
     # So a worker that was paused for its memory would stay so.
     "distributed.worker.memory.pause": False,
     **PATIENCE,
 }
-
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "ZARR_THREADING__MAX_WORKERS",
-)
 
 
 class _PinnedCluster(LocalCluster):  # type: ignore[misc] # distributed is untyped
@@ -110,12 +98,12 @@ def open_client(
         When no scheduler answers, or workers of this machine die again and again as they start.
     """
     if cluster != LOCAL:
-        with _quiet(), _connect(cluster, workers, gpus) as client:
+        with quiet(), _connect(cluster, workers, gpus) as client:
             yield client
         return
     count = _count(workers, threads_per_worker, gpus)
     # Of the tasks of a process, one computes while others read or write.
-    threads = str(max(1, CPU_COUNT // count))
+    threads = max(1, CPU_COUNT // count)
     options = {
         "threads_per_worker": threads_per_worker,
         "processes": True,
@@ -124,7 +112,7 @@ def open_client(
         "silence_logs": logging.ERROR,
         "memory_limit": MEMORY_LIMIT // count,
         "preload": "isosr_cluster.preload",
-        "env": dict.fromkeys(_THREAD_VARIABLES, threads),
+        "env": threads_of(threads),
     }
     with dask.config.set(_WORKERS):
         started = _started(count, gpus, options)
@@ -168,20 +156,6 @@ def _wait_for_all(client: Client, count: int) -> None:
             f"{_SECONDS_FOR_ALL_WORKERS:g} s; give fewer --workers, or see what ends them (memory, "
             "or a limit of the job)"
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Dask from telling of a lost scheduler with tracebacks: that becomes an error here."""
-    loggers = [logging.getLogger(name) for name in _NOISY]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _count(workers: int | None, threads: int, gpus: Sequence[str] | None) -> int:

@@ -29,3 +29,7 @@ class WorkerDiedError(ClusterError, RuntimeError):
 
 class SlurmError(ClusterError, RuntimeError):
     """SLURM refuses what it is asked, or does not answer."""
+
+
+class WorkersLostError(ClusterError, RuntimeError):
+    """Jobs of workers end again and again before they have done anything."""

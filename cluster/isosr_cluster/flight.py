@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from distributed import Client, Future
 
 from isosr_cluster.errors import ClusterLostError
+from isosr_cluster.patience import patience
 from isosr_cluster.worker_job import call
 
 Item = TypeVar("Item")
@@ -23,7 +24,7 @@ _FEWEST_PER_THREAD = 2
 _MOST_PER_THREAD = 16
 """Of short tasks, a thread is given what it does in a second: they are asked for together."""
 
-_LOST = "the cluster is lost ({}); what is done is kept: start it again, then go on with --resume"
+_LOST = "the cluster is lost ({}); start it again; {}"
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_BETWEEN_COUNTS = 2.0
 _SECONDS_FOR_RESULTS = 5.0
@@ -61,14 +62,16 @@ class Flight(Generic[Item]):
     client : distributed.Client
     job : str
         Name of a `WorkerJob` that the workers have.
+    way_on : str
+        What is kept, and how to go on, where the cluster is lost.
 
     Attributes
     ----------
     running : dict of Future to Trial
     """
 
-    def __init__(self, client: Client, job: str) -> None:
-        self._client, self._job = client, job
+    def __init__(self, client: Client, job: str, way_on: str) -> None:
+        self._client, self._job, self._way_on = client, job, way_on
         self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._counted = -math.inf
         self._capacity = 0
@@ -94,11 +97,12 @@ class Flight(Generic[Item]):
         now = time.monotonic()
         if threads:
             self._last_seen = now
-        elif now - self._last_seen > _SECONDS_WITHOUT_WORKERS:
-            raise ClusterLostError(
-                _LOST.format(f"no worker has been there for {_SECONDS_WITHOUT_WORKERS:g} s")
-            )
+        elif now - self._last_seen > patience(self._client, _SECONDS_WITHOUT_WORKERS):
+            raise self._lost(f"no worker has been there for {_SECONDS_WITHOUT_WORKERS:g} s")
         return int(threads)
+
+    def _lost(self, reason: str) -> ClusterLostError:
+        return ClusterLostError(_LOST.format(reason, self._way_on))
 
     def submit(self, trials: Sequence[Trial[Item]]) -> None:
         """Give tasks to the cluster."""
@@ -148,7 +152,7 @@ class Flight(Generic[Item]):
         try:
             return asyncio.run_coroutine_threadsafe(self._gathered(finished), loop).result()
         except Exception as error:
-            raise ClusterLostError(_LOST.format("the scheduler does not answer")) from error
+            raise self._lost("the scheduler does not answer") from error
 
     async def _gathered(self, finished: list[Future]) -> dict[Future, Any]:
         gathering = self._client.gather(finished, asynchronous=True)
@@ -170,10 +174,10 @@ class Flight(Generic[Item]):
                 futures.append(self._ended.get_nowait())
         except queue.Empty:
             if self._client.status != "running":
-                raise ClusterLostError(_LOST.format("the scheduler does not answer")) from None
+                raise self._lost("the scheduler does not answer") from None
         for future in futures:
             if future.status == "cancelled":
-                raise ClusterLostError(_LOST.format("a task was cancelled"))
+                raise self._lost("a task was cancelled")
         ended = [future for future in futures if future.status in ("finished", "error")]
         for future in set(futures).difference(ended):
             self._watch(future)  # its worker died: the scheduler has it computed again

@@ -26,6 +26,9 @@ Value = TypeVar("Value")
 WAITS = (1.0, 4.0)
 """Seconds before the second and the third attempt at an item whose errors may pass."""
 
+WAY_ON = "what is done is kept: go on with --resume"
+"""What to do after a cluster is lost, where the caller doesn't say otherwise."""
+
 _JITTER = 0.25
 _MOST_TIMEOUTS = 2
 _MOST_SUSPECTS = 8
@@ -58,6 +61,7 @@ def run_tasks(
     timeout: float | None = None,
     may_pass: Callable[[BaseException], bool] = lambda _: False,
     should_stop: Callable[[], bool] = lambda: False,
+    way_on: str = WAY_ON,
 ) -> Generator[Outcome[Item, Value], None, None]:
     """Call a function on each item on the cluster's workers, and yield how each call ended.
 
@@ -85,6 +89,8 @@ def run_tasks(
         Whether an error is worth another attempt.
     should_stop : callable
         Asked several times a second; when true, tasks are cancelled and the iterator ends.
+    way_on : str
+        What is kept, and how to go on, where the cluster is lost.
 
     Yields
     ------
@@ -98,8 +104,8 @@ def run_tasks(
         When the scheduler is gone.
     """
     job = f"isosr-{uuid.uuid4().hex}"
-    _register(client, WorkerJob(job, function, timeout))
-    flight: Flight[Item] = Flight(client, job)
+    _register(client, WorkerJob(job, function, timeout), way_on)
+    flight: Flight[Item] = Flight(client, job, way_on)
     agenda = _Agenda(items, waits, timeout, may_pass)
     try:
         while not should_stop():
@@ -116,7 +122,7 @@ def run_tasks(
             within(_SECONDS_TO_TELL, lambda: client.unregister_worker_plugin(job))
 
 
-def _register(client: Client, job: WorkerJob) -> None:
+def _register(client: Client, job: WorkerJob, way_on: str) -> None:
     """Give a job to the workers; one that dies at this moment fails the call for all."""
     reason: OSError | None = None
     for wait in (0.0, *WAITS):
@@ -128,8 +134,7 @@ def _register(client: Client, job: WorkerJob) -> None:
         else:
             return
     raise ClusterLostError(
-        f"the cluster is lost (workers do not take the job: {reason}); what is done is kept: "
-        "start it again, then go on with --resume"
+        f"the cluster is lost (workers do not take the job: {reason}); start it again; {way_on}"
     ) from reason
 
 

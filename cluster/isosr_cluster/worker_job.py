@@ -13,6 +13,7 @@ from typing import Any
 from distributed import WorkerPlugin, get_worker
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 
+from isosr_cluster.draining import walltime
 from isosr_cluster.errors import TaskTimeoutError
 
 SECONDS_OF_GRACE = 5.0
@@ -48,22 +49,27 @@ class WorkerJob(WorkerPlugin):  # type: ignore[misc] # distributed is untyped
             self._threads.shutdown(wait=False)
 
     def __call__(self, item: Any) -> Any:
-        """Call the function; what takes too long is given up, and this process ends."""
-        if self.limit is None:
-            return self.function(item)
+        """Call the function, if it can end before this process must.
+
+        What takes too long is given up, and this process ends.
+        """
+        with walltime.task():
+            return self.function(item) if self.limit is None else self._watched(item, self.limit)
+
+    def _watched(self, item: Any, limit: float) -> Any:
         if _watchdog.ending:
             # The scheduler gives the task to another worker when this one is gone.
             time.sleep(2 * SECONDS_OF_GRACE)
-        with _watchdog.watching(self.limit + SECONDS_OF_GRACE) as give_up:
+        with _watchdog.watching(limit + SECONDS_OF_GRACE) as give_up:
             called = self._threads.submit(self.function, item)
             try:
-                return called.result(self.limit)
+                return called.result(limit)
             except TimeoutError as error:
                 if called.done():
                     raise
                 give_up()
                 raise TaskTimeoutError(
-                    f"it took longer than the limit of {self.limit:g} s, so its worker was ended; "
+                    f"it took longer than the limit of {limit:g} s, so its worker was ended; "
                     "the worker's log has a traceback that tells where it hung"
                 ) from error
 

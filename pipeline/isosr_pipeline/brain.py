@@ -15,6 +15,7 @@ from isosr_pipeline.settings import (
     Settings,
     TrainSettings,
 )
+from isosr_pipeline.site_files import is_site_file
 from isosr_pipeline.yaml_files import read_yaml
 
 
@@ -30,9 +31,10 @@ class Brain(Settings):
     model : Path or None
         A trained model to use; None: train one on this volume.
     cluster : str
-        ``"local"`` or the address of a Dask scheduler.
+        ``"local"``, the address of a Dask scheduler, or a site file.
     workers : int or None
-        Worker processes on this machine; None: one a core.
+        Worker processes on this machine, or of the site; None: one a core or GPU, or as the site
+        says.
     convert, train, restore, evaluate
         Parameters of the steps.
     """
@@ -61,6 +63,11 @@ class Brain(Settings):
     def restored(self) -> Path:
         """The restored volume."""
         return self.output / "restored.zarr"
+
+    @property
+    def logs(self) -> Path:
+        """Folder for the logs of jobs on a cluster."""
+        return self.output / "logs"
 
     @property
     def evaluation(self) -> Path:
@@ -117,6 +124,9 @@ def _anchored(brain: Brain, folder: Path) -> Brain:
             "source": anchor(brain.source),
             "output": anchor(brain.output),
             "model": anchor(brain.model) if brain.model else None,
+            "cluster": str(anchor(Path(brain.cluster)))
+            if is_site_file(brain.cluster)
+            else brain.cluster,
             "train": brain.train.model_copy(
                 update={"init": anchor(brain.train.init) if brain.train.init else None}
             ),

@@ -42,7 +42,7 @@ class BusyError(IsosrError, RuntimeError):
 
 
 class WorkFailedError(IsosrError, RuntimeError):
-    """Some regions could not be done; the others are, and are kept."""
+    """Some part of the work could not be done; the message says what is kept."""
 
 
 class HopelessError(WorkFailedError):

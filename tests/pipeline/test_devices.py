@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from isosr_cluster.clients import open_client
-from isosr_pipeline import devices
-from isosr_pipeline.devices import choose_device, cluster_for
+from isosr_pipeline import clusters
+from isosr_pipeline.clusters import cluster_for
+from isosr_pipeline.devices import choose_device
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.restoring.fitting import Fit, _probe, ask_workers, memory_of_block
 
@@ -26,7 +27,7 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_also_on_workers(clien
 
 def test_one_process_has_a_gpu_for_itself(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(devices, "find_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(clusters, "find_gpus", lambda: ["0", "1"])
     assert cluster_for("auto", "local", None).keywords["gpus"] == ["0", "1"]
     assert cluster_for("cuda", "local", 1).keywords["gpus"] == ["0"]
     assert cluster_for("cpu", "local", None).keywords["gpus"] is None

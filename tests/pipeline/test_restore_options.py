@@ -76,12 +76,13 @@ def test_a_part_of_a_channel_is_that_part_of_the_whole(cluster, make_store, tmp_
     assert made.channels == ["channel 1"]
     assert made.origin == (5.0, 3.0, 0.0)
 
-    figures = evaluate(volume.path, part, EvaluateSettings())
+    figures = evaluate(volume.path, part, EvaluateSettings(), cluster)
     own = IsotropicView(volume).read(1, Box(Zyx(5, 3, 0), Zyx(44, 50, 30)))
     alone = make_store(own)
-    assert figures.before == evaluate(alone.path, alone.path, EvaluateSettings()).before
+    expected = evaluate(alone.path, alone.path, EvaluateSettings(), cluster)
+    assert figures.before == expected.before
     with pytest.raises(InputError, match="has 1 channels, and channel 1"):
-        evaluate(volume.path, part, EvaluateSettings(channel=1))
+        evaluate(volume.path, part, EvaluateSettings(channel=1), cluster)
 
 
 @pytest.mark.parametrize("channel", ["2", "0,0"])

@@ -11,7 +11,7 @@ import pytest
 import tensorstore
 import tifffile
 
-from isosr_pipeline.engine.filling import _may_pass
+from isosr_pipeline.engine.filling import may_pass
 from isosr_pipeline.errors import InputError, IsosrError, MissingInputError
 from isosr_pipeline.geometry import Box
 from isosr_pipeline.sources import open_source
@@ -59,7 +59,7 @@ def test_a_passing_trouble_stays_one(tmp_path, kind):
         source.read(0, whole)
     assert caught.value.errno == errno.EMFILE
     assert not isinstance(caught.value, IsosrError)
-    assert _may_pass(caught.value)
+    assert may_pass(caught.value)
     assert (source.read(0, whole) == STACK).all()
     with no_more_files(), pytest.raises(InputError, match=r"too many files .* ulimit -n"):
         open_source(path)
@@ -72,7 +72,7 @@ def test_a_file_that_has_gone_is_no_damaged_one(tmp_path, kind):
     path.unlink()
     with pytest.raises(MissingInputError, match=rf"stack\.{kind} is not there") as caught:
         source.read(0, Box.whole(STACK.shape))
-    assert not _may_pass(caught.value)
+    assert not may_pass(caught.value)
 
 
 def test_a_file_cut_short_under_way_is_named(tmp_path):
@@ -105,6 +105,6 @@ def test_each_error_of_the_file_system_has_its_own_remedy(
     with pytest.raises(expected, match=message) as caught:
         source.read(0, Box.whole(STACK.shape))
     assert "damaged" not in str(caught.value)
-    assert _may_pass(caught.value) == (expected is OSError)
+    assert may_pass(caught.value) == (expected is OSError)
     with pytest.raises(InputError, match=r"s\d\.tif|stack\.slices"):
         open_source(path)

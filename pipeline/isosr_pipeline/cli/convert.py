@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +72,16 @@ def command(
     for, they are filtered, deskewed and resampled on the way, in this order.
     """
     settings = settings_from(ConvertSettings, given)
-    from isosr_cluster.clients import open_client
+    from isosr_pipeline.clusters import cluster_for
     from isosr_pipeline.progress import reporter_for
     from isosr_pipeline.steps.convert import convert
 
+    reporter = reporter_for(sys.stderr)
     convert(
         source,
         store,
         settings,
-        partial(open_client, cluster, workers),
+        cluster_for("cpu", cluster, workers, tasks=1, say=reporter.say),
         if_exists=if_exists,
-        reporter=reporter_for(sys.stderr),
+        reporter=reporter,
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from isosr_pipeline.cli.options import StepCommand, setting, settings_from
+from isosr_pipeline.cli.options import StepCommand, cluster_options, setting, settings_from
 from isosr_pipeline.cli.tables import show_evaluation
 from isosr_pipeline.settings import EvaluateSettings
 
@@ -20,19 +21,34 @@ from isosr_pipeline.settings import EvaluateSettings
 )
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("restored", type=click.Path(path_type=Path))
-@setting(EvaluateSettings, "reference", "PATH", "A store or TIFF with the truth.")
+@setting(EvaluateSettings, "reference", "PATH", "A store or another source with the truth.")
 @setting(EvaluateSettings, "channel", "N", "Counted from 0.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(store: Path, restored: Path, as_json: bool, **given: Any) -> None:
+@cluster_options
+def command(
+    store: Path,
+    restored: Path,
+    as_json: bool,
+    cluster: str,
+    workers: int | None,
+    **given: Any,
+) -> None:
     """Measure STORE and RESTORED, what restore made of it: the axial/lateral spectrum ratio.
 
     With a reference also PSNR, SSIM and NRMSE, after a least-squares fit of the intensities.
     """
     settings = settings_from(EvaluateSettings, given)
+    from isosr_cluster.clients import open_client
     from isosr_pipeline.progress import reporter_for
     from isosr_pipeline.steps.evaluate import evaluate
 
-    evaluation = evaluate(store, restored, settings, reporter=reporter_for(sys.stderr))
+    evaluation = evaluate(
+        store,
+        restored,
+        settings,
+        partial(open_client, cluster, workers),
+        reporter=reporter_for(sys.stderr),
+    )
     if as_json:
         click.echo(evaluation.model_dump_json(indent=2))
     else:

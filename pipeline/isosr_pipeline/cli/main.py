@@ -24,6 +24,7 @@ _COMMANDS = {
     "submit": "Submit chains of SLURM jobs, one for each brain.",
     "status": "Say how far a store, or each step of brains and its job, has come.",
     "cancel": "End the SLURM jobs of brains.",
+    "site": "Check the description of a SLURM site.",
     "plan": "Say what running a brain would do and need; writes nothing.",
     "simulate": "Simulate a blurred volume with a known truth.",
 }

@@ -149,14 +149,14 @@ def cluster_options(function: Function) -> Function:
     function = click.option(
         "--workers",
         type=click.IntRange(min=1),
-        help="Processes on this machine; default: one a core.",
+        help="Processes on this machine (default: one a core or GPU) or of the site.",
     )(function)
     return click.option(
         "--cluster",
         default="local",
         show_default=True,
-        metavar="local|tcp://HOST:PORT",
-        help="Where the work runs: this machine, or a Dask scheduler.",
+        metavar="local|SITE.yaml|tcp://HOST:PORT",
+        help="Where the work runs: this machine, jobs of a SLURM site, or a Dask scheduler.",
     )(function)
 
 

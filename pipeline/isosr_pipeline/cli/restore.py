@@ -54,16 +54,17 @@ def command(
     MODEL may be the word identity: the volume is resampled to isotropic voxels, nothing more.
     """
     settings = settings_from(RestoreSettings, given)
-    from isosr_pipeline.devices import cluster_for
+    from isosr_pipeline.clusters import cluster_for
     from isosr_pipeline.progress import reporter_for
     from isosr_pipeline.steps.restore import restore
 
+    reporter = reporter_for(sys.stderr)
     restore(
         store,
         model,
         out,
         settings,
-        cluster_for(settings.device, cluster, workers),
+        cluster_for(settings.device, cluster, workers, say=reporter.say),
         if_exists=if_exists,
-        reporter=reporter_for(sys.stderr),
+        reporter=reporter,
     )

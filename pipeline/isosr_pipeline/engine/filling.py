@@ -132,7 +132,7 @@ def fill(
             pending,
             timeout=timeout,
             waits=waits,
-            may_pass=_may_pass,
+            may_pass=may_pass,
             should_stop=lambda: stopping() or bool(failures.stop) or gone() or synced(),
         )
         # Closed by hand: what is raised would keep it, and its tasks, alive.
@@ -199,7 +199,7 @@ def _now_and_then(check: Callable[[], None]) -> Callable[[], bool]:
     return checked
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
     """Tell whether an error is of the file system or network, and may be gone when tried again."""
     passing = isinstance(error, OSError) and error.errno not in _DISK
     return passing and not isinstance(error, IsosrError)

@@ -1,21 +1,31 @@
-"""Evaluate: figures of a restored volume, with and without a reference, in bounded memory."""
+"""Evaluate: figures of a restored volume, with and without a reference, on a cluster."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from distributed import Client
 from pydantic import BaseModel, ConfigDict
 
+from isosr_cluster.clients import OpenClient
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box, Zyx, blocks
 from isosr_pipeline.isotropic import Grid, IsotropicView, Part
-from isosr_pipeline.metrics import MIN_SUBVOLUME, SSIM_RADIUS, Moments, SpectrumRatio, ssim_map
+from isosr_pipeline.measuring import (
+    Image,
+    MeasureMoments,
+    MeasureSimilarity,
+    MeasureSpectrum,
+    ReopenedVolume,
+    measure,
+)
+from isosr_pipeline.metrics import MIN_SUBVOLUME
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import EvaluateSettings
 from isosr_pipeline.sources import open_source
@@ -26,24 +36,6 @@ BLOCK = 128
 """Edge in voxels of the blocks that are compared, and of the cubes whose spectra are taken."""
 
 _CUBES_PER_AXIS = 4
-
-
-class Image(Protocol):
-    """Anything of shape (c, z, y, x) that is read box by box."""
-
-    @property
-    def path(self) -> Path:
-        """File or folder."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Lengths of c, z, y, x."""
-        ...
-
-    def read(self, channel: int, box: Box) -> NDArray[Any]:
-        """Read a box; returns (z, y, x)."""
-        ...
 
 
 class Comparison(BaseModel):
@@ -114,43 +106,42 @@ def evaluate(
     store: Path,
     restored: Path,
     settings: EvaluateSettings,
+    open_client: OpenClient,
     *,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Compare a volume before and after restoration, block by block.
+
+    The figures do not depend on how many workers there are. Nothing is kept until all are done.
 
     Parameters
     ----------
     store, restored : Path
         The measured volume and what `restore` made of it.
     settings : EvaluateSettings
+    open_client : callable
+        Connects to the cluster, once all else is found to be in order; its workers see all paths.
     reporter : Reporter, optional
 
     Raises
     ------
     InputError
         When the volumes don't lie on the same grid, or there is no such channel.
+    WorkFailedError
+        When a block could not be read or measured.
+    InterruptedRunError
+        After Ctrl-C or SIGTERM.
     """
     reporter = reporter or SilentReporter()
-    measured, made = _complete(store), _complete(restored)
-    _check_channel(settings.channel, made)
-    before, after = _restored_part(measured, made), IsotropicView(made)
-    if before.shape != after.shape:
-        raise InputError(
-            f"{restored} has {tuple(after.shape)} voxels, and {store} has {tuple(before.shape)} "
-            "on the isotropic grid; give the volume that restore made of it"
-        )
-    _check_channel(before.channels[settings.channel], measured)
-    reference = _open_reference(settings, made) if settings.reference else None
-    figures = [
-        Figures(
-            axial_lateral_ratio=_ratio(view, settings.channel, reporter, label),
-            against_reference=_compare(reference, view, settings.channel, reporter, label)
-            if reference
-            else None,
-        )
-        for view, label in ((before, "input"), (after, "restored"))
-    ]
+    before, after, reference = _opened(store, restored, settings)
+    with open_client() as client:
+        figures = [
+            _Measured(client, reporter, part, settings.channel, label, path).figures(reference)
+            for part, label, path in (
+                (before, "input", store),
+                (after, "restored", restored),
+            )
+        ]
     return Evaluation(
         store=str(store),
         restored=str(restored),
@@ -161,15 +152,34 @@ def evaluate(
     )
 
 
+def _opened(
+    store: Path, restored: Path, settings: EvaluateSettings
+) -> tuple[Part, Part, Image | None]:
+    """Open what is measured, as it travels to workers, and check that it fits."""
+    measured, made = _complete(store), _complete(restored)
+    _check_channel(settings.channel, made)
+    before = _restored_part(measured, made)
+    view = IsotropicView(ReopenedVolume.of(made))
+    after = Part(view, Box.whole(view.shape), range(made.shape[0]))
+    if before.shape != after.shape:
+        raise InputError(
+            f"{restored} has {tuple(after.shape)} voxels, and {store} has {tuple(before.shape)} "
+            "on the isotropic grid; give the volume that restore made of it"
+        )
+    _check_channel(before.channels[settings.channel], measured)
+    reference = _open_reference(settings.reference, settings.channel, made)
+    return before, after, reference
+
+
 def _complete(path: Path) -> Volume:
-    volume = Volume(path)
+    volume = Volume(path.absolute())
     volume.require_complete()
     return volume
 
 
 def _restored_part(measured: Volume, made: Volume) -> Part:
     """Return what of the measured volume was restored, as the restored volume's history tells."""
-    view = IsotropicView(measured)
+    view = IsotropicView(ReopenedVolume.of(measured))
     history = made.attributes.history if made.attributes else []
     box, channels = Box.whole(view.shape), list(range(made.shape[0]))
     if history and history[-1].step == "restore":
@@ -189,30 +199,71 @@ def _check_channel(channel: int, *volumes: Image) -> None:
             )
 
 
-def _open_reference(settings: EvaluateSettings, restored: Volume) -> Image:
-    path = Path(settings.reference or "")
-    reference: Image = _complete(path) if is_store(path) else open_source(path)
+def _open_reference(path: Path | None, channel: int, restored: Volume) -> Image | None:
+    if path is None:
+        return None
+    path = path.absolute()
+    reference: Image = ReopenedVolume.of(_complete(path)) if is_store(path) else open_source(path)
     if reference.shape[1:] != restored.shape[1:]:
         raise InputError(
             f"{path} has {reference.shape[1:]} voxels, and {restored.path} has "
             f"{restored.shape[1:]}; give a reference on the grid of the restored volume"
         )
-    _check_channel(settings.channel, reference)
+    _check_channel(channel, reference)
     return reference
 
 
-def _ratio(view: Grid, channel: int, reporter: Reporter, label: str) -> float | None:
-    """Return the axial/lateral ratio over cubes spread evenly through a volume."""
-    edge = min(BLOCK, *view.shape)
-    if edge < MIN_SUBVOLUME:
-        return None
-    spectra = SpectrumRatio()
-    cubes = list(_cubes(view.shape, edge))
-    with reporter.task(f"spectrum, {label}", len(cubes), "cubes") as advance:
-        for cube in cubes:
-            spectra.update(view.read(channel, cube))
-            advance(1, "")
-    return None if math.isnan(spectra.ratio) else spectra.ratio
+@dataclass(frozen=True)
+class _Measured:
+    """One of the two volumes, and what takes its figures."""
+
+    client: Client
+    reporter: Reporter
+    image: Grid
+    channel: int
+    label: str
+    path: Path
+
+    def figures(self, reference: Image | None) -> Figures:
+        return Figures(
+            axial_lateral_ratio=self._ratio(),
+            against_reference=self._compared(reference) if reference else None,
+        )
+
+    def _ratio(self) -> float | None:
+        """Return the axial/lateral ratio over cubes spread evenly through the volume."""
+        edge = min(BLOCK, *self.image.shape)
+        if edge < MIN_SUBVOLUME:
+            return None
+        cubes = list(_cubes(self.image.shape, edge))
+        task = f"spectrum, {self.label}"
+        job = MeasureSpectrum(self.image, self.channel)
+        with self.reporter.task(task, len(cubes), "cubes") as advance:
+            spectra = measure(self.client, job, cubes, advance, f"{task} ({self.path})")
+        return None if math.isnan(spectra.ratio) else spectra.ratio
+
+    def _compared(self, reference: Image) -> Comparison:
+        """Compare with the reference in two passes: the intensity fit, then the similarity."""
+        shape = self.image.shape
+        grid = partial(blocks, Box.whole(shape), Zyx(BLOCK, BLOCK, BLOCK))
+        count = math.prod(-(-length // BLOCK) for length in shape)
+        task = f"compare, {self.label}"
+        where = f"{task} ({self.path} with {reference.path})"
+        with self.reporter.task(task, 2 * count, "blocks") as advance:
+            fit = MeasureMoments(reference, self.image, self.channel)
+            moments = measure(self.client, fit, grid(), advance, where)
+            data_range = moments.reference_max - moments.reference_min or 1.0
+            similar = MeasureSimilarity(
+                reference, self.image, self.channel, moments.gain, moments.offset, data_range
+            )
+            similarity = measure(self.client, similar, grid(), advance, where)
+        return Comparison(
+            psnr_db=moments.psnr(fitted=True),
+            ssim=similarity / moments.count,
+            nrmse=moments.nrmse(fitted=True),
+            gain=moments.gain,
+            offset=moments.offset,
+        )
 
 
 def _cubes(shape: Zyx, edge: int) -> Iterator[Box]:
@@ -222,30 +273,3 @@ def _cubes(shape: Zyx, edge: int) -> Iterator[Box]:
         starts.append([int(s) for s in np.linspace(0, length - edge, count).round()])
     for origin in itertools.product(*starts):
         yield Box(Zyx(*origin), Zyx(*(o + edge for o in origin)))
-
-
-def _compare(
-    reference: Image, view: Grid, channel: int, reporter: Reporter, label: str
-) -> Comparison:
-    """Compare with the reference in two passes: the intensity fit, then the similarity."""
-    parts = list(blocks(Box.whole(view.shape), Zyx(BLOCK, BLOCK, BLOCK)))
-    moments = Moments()
-    similarity = 0.0
-    with reporter.task(f"compare, {label}", 2 * len(parts), "blocks") as advance:
-        for block in parts:
-            moments.update(reference.read(channel, block), view.read(channel, block))
-            advance(1, "")
-        data_range = moments.reference_max - moments.reference_min or 1.0
-        for block in parts:
-            around = block.grown(SSIM_RADIUS).clipped(view.shape)
-            fitted = moments.gain * view.read(channel, around) + moments.offset
-            ssim = ssim_map(reference.read(channel, around), fitted, data_range)
-            similarity += float(ssim[block.relative_to(around.start).slices].sum())
-            advance(1, "")
-    return Comparison(
-        psnr_db=moments.psnr(fitted=True),
-        ssim=similarity / moments.count,
-        nrmse=moments.nrmse(fitted=True),
-        gain=moments.gain,
-        offset=moments.offset,
-    )

@@ -22,8 +22,8 @@ from isosr_models.patchgan import MIN_PLANE
 from isosr_models.precision import Precision
 from isosr_models.unet import UNet3d
 from isosr_pipeline.brain import Brain
+from isosr_pipeline.clusters import cluster_for
 from isosr_pipeline.crops import check_crop
-from isosr_pipeline.devices import cluster_for
 from isosr_pipeline.engine.output import check_output, refuse_overlap
 from isosr_pipeline.engine.regions import LIBRARIES, RegionPlan
 from isosr_pipeline.geometry import Zyx

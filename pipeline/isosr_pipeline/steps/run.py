@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Literal, get_args
 
 from pydantic import ValidationError
 
-from isosr_cluster.clients import open_client
+from isosr_cluster.clients import OpenClient
 from isosr_models.model_folder import read_description, write_durably
 from isosr_pipeline.brain import Brain
-from isosr_pipeline.devices import cluster_for
+from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for
 from isosr_pipeline.errors import MissingInputError
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.restoring.restoration import check_restoring
+from isosr_pipeline.settings import Device
 from isosr_pipeline.sources import split_location
 from isosr_pipeline.steps.convert import convert
 from isosr_pipeline.steps.evaluate import Evaluation, evaluate
@@ -112,9 +112,17 @@ def _convert(brain: Brain, reporter: Reporter) -> None:
         brain.source,
         brain.store,
         brain.convert,
-        partial(open_client, brain.cluster, brain.workers),
+        _cluster(brain, "cpu", reporter, tasks=1),
         if_exists="resume",
         reporter=reporter,
+    )
+
+
+def _cluster(
+    brain: Brain, device: Device, reporter: Reporter, *, tasks: int = TASKS_AT_ONCE
+) -> OpenClient:
+    return cluster_for(
+        device, brain.cluster, brain.workers, tasks=tasks, logs=brain.logs, say=reporter.say
     )
 
 
@@ -128,14 +136,20 @@ def _restore(brain: Brain, reporter: Reporter) -> None:
         str(brain.trained_model),
         brain.restored,
         brain.restore,
-        cluster_for(brain.restore.device, brain.cluster, brain.workers),
+        _cluster(brain, brain.restore.device, reporter),
         if_exists="resume",
         reporter=reporter,
     )
 
 
 def _evaluate(brain: Brain, reporter: Reporter) -> Evaluation:
-    evaluation = evaluate(brain.store, brain.restored, brain.evaluate, reporter=reporter)
+    evaluation = evaluate(
+        brain.store,
+        brain.restored,
+        brain.evaluate,
+        _cluster(brain, "cpu", reporter),
+        reporter=reporter,
+    )
     content = f"{evaluation.model_dump_json(indent=2)}\n"
     write_durably(brain.evaluation, content.encode())
     return evaluation

@@ -1,0 +1,157 @@
+"""Keeps workers in SLURM's queue: jobs that end are replaced, unless they all end at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from isosr_cluster.errors import SlurmError, WorkersLostError
+from isosr_cluster.slurm import commands
+from isosr_cluster.slurm.commands import Job
+from isosr_cluster.slurm.jobs import WorkerJob
+from isosr_cluster.slurm.losses import Loss, Losses
+
+_SECONDS_UNTIL_KNOWN = 60.0
+"""SLURM may not name a job at once; one that it doesn't after this time is gone."""
+
+_SECONDS_BETWEEN_REMARKS = 300.0
+
+
+class _Witness(SchedulerPlugin):  # type: ignore[misc] # distributed is untyped
+    """Sees which workers come, and how many tasks end well; it lives in the scheduler."""
+
+    def __init__(self) -> None:
+        self.joined: set[str] = set()
+        self.finished = 0
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        self.joined.add(str(scheduler.workers[worker].name))
+
+    def transition(self, key: Any, start: str, finish: str, *_: Any, **__: Any) -> None:
+        self.finished += start == "processing" and finish == "memory"
+
+
+class TopUp:
+    """Looks after the jobs of a cluster's workers; runs in the cluster's loop.
+
+    Parameters
+    ----------
+    cluster : SLURMCluster
+        Whose jobs are `WorkerJob`.
+    count : int
+        Jobs that there should be.
+    log_of : callable
+        Returns the log of a job by its number.
+    say : callable
+        Told of what a user should know.
+
+    Attributes
+    ----------
+    problem : WorkersLostError or None
+        Why it has given up.
+    """
+
+    def __init__(
+        self, cluster: Any, count: int, log_of: Callable[[int], Path], say: Callable[[str], None]
+    ) -> None:
+        self._cluster, self._count, self._log_of, self._say = cluster, count, log_of, say
+        self._witness = _Witness()
+        cluster.scheduler.add_plugin(self._witness)
+        self._losses = Losses(count)
+        self._first_seen: dict[int, float] = {}
+        self._not_before = 0.0
+        self._remarked = time.monotonic()
+        self._give_up: Callable[[], None] = lambda: None
+        self.problem: WorkersLostError | None = None
+
+    def on_giving_up(self, call: Callable[[], None]) -> None:
+        """Have something called, in a thread of its own, when it makes no sense to go on."""
+        self._give_up = call
+
+    async def look(self) -> None:
+        """See which jobs have ended, and submit others in their place."""
+        if self.problem is not None:
+            return
+        jobs: dict[str, WorkerJob] = dict(self._cluster.workers)
+        numbers = [job.number for job in jobs.values() if job.number is not None]
+        try:
+            found = await asyncio.to_thread(commands.find_jobs, numbers)
+        except SlurmError:
+            return  # it is asked again soon; the workers that are there work on
+        self._losses.progress(self._witness.finished, len(self._witness.joined))
+        for name, job in jobs.items():
+            if self._is_over(name, job, found):
+                await self._forget(name, job)
+        left = [job for job in found.values() if not job.ended]
+        waiting = [job for job in left if job.state == "PENDING"]
+        driver = self._cluster.scheduler.address
+        self.problem = self._losses.problem(len(left) - len(waiting), len(waiting), driver)
+        if self.problem is not None:
+            await asyncio.to_thread(self._give_up)
+            return
+        self._remark(waiting)
+        if time.monotonic() >= self._not_before:
+            self._cluster.scale(jobs=self._count)
+
+    def _is_over(self, name: str, job: WorkerJob, found: Mapping[int, Job]) -> bool:
+        """Tell whether a job will never run, or run again, and count it then."""
+        if job.number is None:
+            self._losses.refused(job.problem)
+            return True
+        told = found.get(job.number)
+        since = self._first_seen.setdefault(job.number, time.monotonic())
+        if told is None and time.monotonic() - since < _SECONDS_UNTIL_KNOWN:
+            return False
+        if told is not None and not told.ended:
+            return False
+        state, node = (told.state, told.node) if told else ("forgotten by SLURM", "")
+        joined = any(_is_of(worker, name) for worker in self._witness.joined)
+        loss = Loss(job.number, state, node, joined, self._log_of(job.number))
+        shunned = len(self._losses.shunned)
+        self._losses.add(loss)
+        self._say(f"{loss} of workers has ended; another takes its place")
+        if len(self._losses.shunned) > shunned:
+            self._shun()
+        return True
+
+    def _shun(self) -> None:
+        """Keep further jobs from nodes where they end at once."""
+        nodes = self._losses.shunned
+        directives: list[str] = self._cluster.new_spec["options"]["directives"]
+        directives[:] = [line for line in directives if not line.startswith("--exclude=")]
+        directives.append(f"--exclude={','.join(nodes)}")
+        self._say(f"{nodes[-1]} gets no more jobs: several have ended there before a worker began")
+
+    async def _forget(self, name: str, job: WorkerJob) -> None:
+        """Make room for another job in the place of one that is over."""
+        job.give_up()
+        self._cluster.workers.pop(name, None)
+        self._cluster.worker_spec.pop(name, None)
+        scheduler = self._cluster.scheduler
+        for address, worker in list(scheduler.workers.items()):
+            # Of a node that is gone nobody else tells; its tasks are given to others at once.
+            if _is_of(str(worker.name), name):
+                await scheduler.remove_worker(address, stimulus_id=f"job-ended-{name}")
+        self._not_before = time.monotonic() + self._losses.seconds_to_wait
+
+    def _remark(self, waiting: list[Job]) -> None:
+        """Say now and then why no worker is there."""
+        now = time.monotonic()
+        if self._cluster.scheduler.workers or not waiting:
+            self._remarked = now
+        elif now - self._remarked >= _SECONDS_BETWEEN_REMARKS:
+            reasons = Counter(job.reason or "no reason given" for job in waiting)
+            shown = ", ".join(f"{count} for {reason}" for reason, count in reasons.items())
+            self._say(f"jobs of workers wait in SLURM's queue: {shown}")
+            self._remarked = now
+
+
+def _is_of(worker: str, job: str) -> bool:
+    """Tell whether a worker's name is that of a job, or of one of its processes."""
+    return worker == job or worker.rpartition("-")[0] == job
