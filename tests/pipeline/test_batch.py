@@ -12,12 +12,13 @@ import yaml
 
 from isosr_cluster.slurm.scripts import BEGINS
 from isosr_cluster.slurm.site import Site
-from isosr_pipeline.batch.freezing import frozen_text, read_site
+from isosr_pipeline.batch.freezing import frozen_text
 from isosr_pipeline.batch.lanes import Lanes
 from isosr_pipeline.batch.logs import ending, last_error
 from isosr_pipeline.batch.records import locked
 from isosr_pipeline.brain import read_brain
 from isosr_pipeline.errors import BusyError, InputError
+from isosr_pipeline.site_files import read_site
 
 SITE = """
 account: lab7

@@ -16,13 +16,13 @@ import yaml
 from isosr_cluster.slurm import commands
 from isosr_pipeline.batch.chains import Terms
 from isosr_pipeline.batch.entries import Entry, read_entries
-from isosr_pipeline.batch.freezing import read_site
 from isosr_pipeline.batch.records import locked, read_record
 from isosr_pipeline.batch.reporting import report_brain
 from isosr_pipeline.batch.submitting import submit_batch
+from isosr_pipeline.site_files import read_site
 
-ELSEWHERE = "local"
-"""Where real work of the jobs runs; None: in workers that are jobs of the site."""
+ELSEWHERE: str | None = None
+"""Where real work of the jobs runs, such as ``"local"``; None: in workers that are jobs."""
 
 STEPS = ["convert", "train", "restore", "evaluate"]
 JOB = {"cores": 1, "memory": "50 MB", "walltime": "00:10:00"}
@@ -121,7 +121,7 @@ def test_a_brain_goes_all_the_way_in_its_jobs(isosr, slurm, tmp_path, capsys):
     file.write_text(yaml.safe_dump(content))
     site = tmp_path / "site.yaml"
     job = {**JOB, "memory": "2 GB"}
-    site.write_text(yaml.safe_dump({"cpu": job, "driver": job}))
+    site.write_text(yaml.safe_dump({"cpu": job, "driver": job, "interface": "lo"}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PLACE", str(tmp_path))
         entry = entry_of(file)

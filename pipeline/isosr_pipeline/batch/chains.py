@@ -19,8 +19,6 @@ from isosr_pipeline.errors import InputError
 from isosr_pipeline.steps.run import STEPS, Step
 from isosr_pipeline.steps.status import status_of_brain
 
-_ON_WORKERS = ("convert", "restore")
-
 
 @dataclass(frozen=True)
 class Chain:
@@ -67,7 +65,7 @@ class Terms:
     workers : int or None
         Worker processes of each brain; None: as the site says.
     cluster : str or None
-        Where work of convert and restore runs; None: in workers that are jobs of the site.
+        Where the work of the steps but training runs; None: in workers that are jobs of the site.
     """
 
     site: Site
@@ -206,7 +204,7 @@ def script_of(entry: Entry, step: Step, terms: Terms, after: Sequence[str] = ())
     output = entry.brain.output
     command = [terms.site.python or sys.executable, "-m", "isosr_pipeline", "run"]
     command += [str(brain_copy(output)), "--step", step]
-    if step in _ON_WORKERS:
+    if step != "train":
         command += ["--cluster", terms.cluster or str(site_copy(output))]
         workers = terms.workers or _workers_elsewhere(entry.brain)
         command += ["--workers", str(workers)] if workers else []

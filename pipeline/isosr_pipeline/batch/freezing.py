@@ -11,28 +11,10 @@ from isosr_cluster.slurm.site import Site
 from isosr_models.model_folder import write_durably
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.yaml_files import find_variables, read_yaml
+from isosr_pipeline.yaml_files import find_variables
 
 JOBS_FOLDER = "jobs"
 """Below a brain's output: what its jobs read and run."""
-
-
-def read_site(path: Path) -> Site:
-    """Read a site file.
-
-    Parameters
-    ----------
-    path : Path
-        YAML. ``${NAME}`` is replaced by the environment's variable.
-
-    Raises
-    ------
-    MissingInputError
-        When there is no such file.
-    InputError
-        When it is not valid; the message names the key.
-    """
-    return read_yaml(path, Site, "a site file, like examples/site.yaml")
 
 
 def brain_copy(output: Path) -> Path:
