@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from distributed import Client, Future
+from distributed.client import ClosedClientError
 
 from isosr_cluster.errors import ClusterLostError
 from isosr_cluster.patience import patience
@@ -109,7 +110,10 @@ class Flight(Generic[Item]):
         if not trials:
             return
         jobs, items = [self._job] * len(trials), [trial.item for trial in trials]
-        futures = self._client.map(call, jobs, items, pure=False, key="isosr")
+        try:
+            futures = self._client.map(call, jobs, items, pure=False, key="isosr")
+        except ClosedClientError as error:
+            raise self._lost("the scheduler does not answer") from error
         for trial, future in zip(trials, futures, strict=True):
             self.running[future] = trial
             self._watch(future)

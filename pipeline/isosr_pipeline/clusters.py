@@ -9,10 +9,9 @@ from pathlib import Path
 
 from isosr_cluster.clients import LOCAL, OpenClient, open_client
 from isosr_cluster.gpus import find_gpus
-from isosr_cluster.slurm.site import Kind, Site
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.settings import Device
-from isosr_pipeline.site_files import is_site_file, read_site
+from isosr_pipeline.site_files import is_site_file, kind_for, read_site
 
 TASKS_AT_ONCE = 2
 """In a worker: while one is at the device, the other reads, decodes, encodes or writes."""
@@ -88,14 +87,13 @@ def _on_site(
     from isosr_cluster.slurm.workers import open_slurm
 
     site = read_site(path)
-    kind = _kind(device, site, path)
     # In the job of a chain's driver: so its workers are known as those of the same brain.
     chain = os.environ.get(JOBS)
     driver = os.environ.get("SLURM_JOB_NAME", "isosr") if chain else "isosr"
     return partial(
         open_slurm,
         site,
-        kind,
+        kind_for(device, site),
         workers,
         threads_per_worker=tasks,
         name=f"{driver}-workers",
@@ -103,16 +101,3 @@ def _on_site(
         logs=logs,
         say=say,
     )
-
-
-def _kind(device: Device, site: Site, path: Path) -> Kind:
-    """Return which of a site's jobs work on a device."""
-    if device == "cuda" and site.gpu is None:
-        raise InputError(
-            f"device is cuda, and {path} describes no gpu jobs; describe them, or give --device cpu"
-        )
-    if device == "cpu" and site.cpu is None:
-        raise InputError(
-            f"this work is done without GPUs, and {path} describes no cpu jobs; describe them"
-        )
-    return "gpu" if device != "cpu" and site.gpu is not None else "cpu"

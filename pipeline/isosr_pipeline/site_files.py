@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from isosr_cluster.slurm.site import Site
+from isosr_cluster.slurm.site import Kind, Site
+from isosr_pipeline.errors import InputError
+from isosr_pipeline.settings import Device
 from isosr_pipeline.yaml_files import read_yaml
 
 SUFFIXES = (".yaml", ".yml")
@@ -36,3 +38,49 @@ def read_site(path: Path) -> Site:
         When it is not valid; the message names the key.
     """
     return read_yaml(path, Site, "a site file, like those in examples/sites")
+
+
+def kind_for(device: Device, site: Site, key: str = "device") -> Kind:
+    """Return which of a site's jobs work on a device; auto: those with GPUs, if there are some.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda"}
+    site : Site
+    key : str
+        What the device was given by, for the message.
+
+    Raises
+    ------
+    InputError
+        When the site describes no such jobs.
+    """
+    kind: Kind = "gpu" if device == "cuda" or (device == "auto" and site.gpu) else "cpu"
+    if site.workers(kind) is None:
+        other = "cpu or auto" if kind == "gpu" else "cuda or auto"
+        raise InputError(
+            f"{key} is {device}, and the site file describes no {kind} jobs; add the section "
+            f"{kind} to it, or set {key} to {other}"
+        )
+    return kind
+
+
+def device_on(cluster: str, device: Device) -> Device:
+    """Return the device that work on a cluster must have: on a site auto means what it offers.
+
+    So a worker in a job with GPUs that sees none says so, instead of using the CPU.
+
+    Parameters
+    ----------
+    cluster : str
+        As of ``--cluster``.
+    device : {"auto", "cpu", "cuda"}
+
+    Raises
+    ------
+    InputError
+        When the site file is not valid, or describes no jobs for the device.
+    """
+    if not is_site_file(cluster):
+        return device
+    return "cuda" if kind_for(device, read_site(Path(cluster))) == "gpu" else "cpu"

@@ -66,6 +66,7 @@ def test_simulate_writes_what_convert_reads(isosr, tmp_path, capsys):
         (["restore", "gone.zarr", "identity", "x.zarr"], "gone.zarr does not exist"),
         (["restore", "a", "b", "c", "--block", "huge"], "--block: .*huge"),
         (["evaluate", "gone.zarr", "gone2.zarr"], "gone.zarr does not exist"),
+        (["evaluate", "a", "b", "--cluster", "gone.yaml"], "gone.yaml does not exist; give a site"),
         (["info", "gone.zarr"], "gone.zarr does not exist"),
         (["run", "gone.yaml"], "gone.yaml does not exist"),
         (["nonsense"], "No such command"),

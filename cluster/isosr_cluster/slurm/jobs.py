@@ -17,7 +17,7 @@ from isosr_cluster.draining import ENDS_AT
 from isosr_cluster.environment import MALLOC, SCRATCH, threads_of
 from isosr_cluster.errors import SlurmError
 from isosr_cluster.slurm import commands
-from isosr_cluster.slurm.site import Resources, Site, Workers, walltime_text
+from isosr_cluster.slurm.site import Site, Workers
 
 _SECONDS_WITHOUT_DRIVER = 60
 """A worker whose driver is gone leaves after this time, so that no job idles on."""
@@ -104,21 +104,6 @@ def job_options(
     }
 
 
-def resource_directives(site: Site, job: Resources) -> Iterator[str]:
-    """Yield the options of ``sbatch`` that ask for what a job needs, time and all.
-
-    Parameters
-    ----------
-    site : Site
-    job : Resources
-    """
-    yield "--ntasks=1"
-    yield f"--cpus-per-task={job.cores}"
-    yield f"--mem={job.memory // 2**20}M"
-    yield f"--time={walltime_text(job.walltime)}"
-    yield from site.options(job)
-
-
 def script_of(directives: Iterable[str]) -> str:
     """Return a script that asks for what jobs will ask for, and does nothing.
 
@@ -149,7 +134,7 @@ def _directives(site: Site, jobs: Workers, name: str, comment: str, logs: Path) 
     yield f'--output="{log_of(logs, name, "%j")}"'
     # Where SLURM takes one back, another takes its place: one that came again would be too many.
     yield "--no-requeue"
-    yield from resource_directives(site, jobs)
+    yield from site.options(jobs)
 
 
 def _prologue(site: Site, jobs: Workers) -> Iterator[str]:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from isosr_cluster.environment import threads_of
 from isosr_cluster.errors import ClusterConfigError
-from isosr_cluster.slurm.site import Resources, Site, walltime_text
+from isosr_cluster.slurm.site import Resources, Site
 
 JOBS = "ISOSR_JOBS"
 """Variable of the environment of a driver: what the comments of its workers' jobs begin with."""
@@ -20,7 +21,6 @@ BEGINS = "isosr-job: begins"
 RESUMABLE = 75
 """Exit code of a command that has kept what is done, and can be given again."""
 
-_MIB = 2**20
 _ODD = re.compile(r"[^\w.+-]")
 
 
@@ -119,7 +119,8 @@ def driver_script(site: Site, driver: Driver) -> str:
                 "path of a log; give another output folder"
             )
     header = "".join(f"#SBATCH {option}\n" for option in _options(site, driver))
-    exports = "".join(f"export {k}={shlex.quote(v)}\n" for k, v in driver.exports.items())
+    variables = {**threads_of(driver.resources.cores), **driver.exports}
+    exports = "".join(f"export {k}={shlex.quote(v)}\n" for k, v in variables.items())
     setup = "".join(f"{line}\n" for line in site.setup)
     values = {
         "@LOG@": _in_shell(driver.log),
@@ -134,7 +135,6 @@ def driver_script(site: Site, driver: Driver) -> str:
 
 
 def _options(site: Site, driver: Driver) -> Iterator[str]:
-    asked = driver.resources
     # SLURM takes % in the path for one of its own patterns.
     folder = str(driver.log.parent).replace("%", "%%")
     yield f"--job-name={plain_name(driver.name)}"
@@ -142,15 +142,10 @@ def _options(site: Site, driver: Driver) -> Iterator[str]:
     yield f"--chdir={shlex.quote(str(driver.folder))}"
     yield f"--output={shlex.quote(f'{folder}/{driver.log.name}')}"
     yield "--open-mode=append"
-    yield "--nodes=1"
-    yield "--ntasks=1"
-    yield f"--cpus-per-task={asked.cores}"
-    yield f"--mem={-(-asked.memory // _MIB)}M"
-    yield f"--time={walltime_text(asked.walltime)}"
     yield f"--signal=B:USR1@{site.notice}"
     yield "--requeue"
     yield "--kill-on-invalid-dep=yes"
-    yield from site.options(asked)
+    yield from site.options(driver.resources)
     if driver.after:
         yield f"--dependency={','.join(driver.after)}"
 

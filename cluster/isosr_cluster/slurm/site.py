@@ -26,6 +26,7 @@ _MEMORY = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT])(?:i?B)?", re
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _WALLTIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,4}):(?P<minutes>\d\d):(?P<seconds>\d\d)")
 _LEAST_WALLTIME = 60
+_MIB = 2**20
 
 
 def _bytes(value: Any) -> Any:
@@ -247,6 +248,11 @@ class Site(_Described):
         ----------
         job : Resources
         """
+        yield "--nodes=1"
+        yield "--ntasks=1"
+        yield f"--cpus-per-task={job.cores}"
+        yield f"--mem={-(-job.memory // _MIB)}M"
+        yield f"--time={walltime_text(job.walltime)}"
         named = {
             "partition": job.partition,
             "account": job.account or self.account,

@@ -16,7 +16,7 @@ from dask_jobqueue.slurm import SLURMCluster
 from distributed import Client
 from tornado.ioloop import PeriodicCallback
 
-from isosr_cluster.errors import ClusterConfigError, ClusterError, SlurmError
+from isosr_cluster.errors import ClusterConfigError, SlurmError
 from isosr_cluster.quiet import quiet
 from isosr_cluster.slurm import commands
 from isosr_cluster.slurm.jobs import WorkerJob, job_options, log_of, script_of
@@ -110,8 +110,9 @@ def open_slurm(
             say(f"{_counted(count, 'job')} of {_counted(jobs.per_job, 'worker')}; logs in {logs}")
             _wait_for_one(client, keeper)
             yield client
-        except ClusterError as error:
-            if keeper.problem is not None:
+        except Exception as error:
+            # Whatever a client that was closed raises, this is why.
+            if keeper.problem is not None and error is not keeper.problem:
                 raise keeper.problem from error
             raise
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +37,17 @@ def command(
     With a reference also PSNR, SSIM and NRMSE, after a least-squares fit of the intensities.
     """
     settings = settings_from(EvaluateSettings, given)
-    from isosr_cluster.clients import open_client
+    from isosr_pipeline.clusters import cluster_for
     from isosr_pipeline.progress import reporter_for
     from isosr_pipeline.steps.evaluate import evaluate
 
+    reporter = reporter_for(sys.stderr)
     evaluation = evaluate(
         store,
         restored,
         settings,
-        partial(open_client, cluster, workers),
-        reporter=reporter_for(sys.stderr),
+        cluster_for("cpu", cluster, workers, tasks=1, say=reporter.say),
+        reporter=reporter,
     )
     if as_json:
         click.echo(evaluation.model_dump_json(indent=2))

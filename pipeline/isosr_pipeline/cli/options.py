@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import click
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from isosr_pipeline.errors import InterruptedRunError
 from isosr_pipeline.explaining import problems
 from isosr_pipeline.settings import Settings
+from isosr_pipeline.yaml_files import read_yaml
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -126,15 +128,30 @@ def either(model: type[Settings], name: str, text: str) -> Decorator:
     )
 
 
-def settings_from(model: type[Model], given: dict[str, Any]) -> Model:
+def settings_from(
+    model: type[Model], given: dict[str, Any], parameters: Path | None = None
+) -> Model:
     """Make the parameters of a step from the options that were given.
+
+    Parameters
+    ----------
+    model : type of Settings
+    given : dict
+        Options by their names; None: not given.
+    parameters : Path or None
+        A YAML file with parameters that were not given.
 
     Raises
     ------
     click.UsageError
         Naming the option, the value and the rule.
+    InputError
+        Naming what is wrong with the file.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
+    if parameters is not None:
+        kept = read_yaml(parameters, model, "a file of parameters")
+        chosen = {**kept.model_dump(exclude_unset=True), **chosen}
     try:
         return model.model_validate(chosen)
     except ValidationError as error:

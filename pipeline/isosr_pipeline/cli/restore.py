@@ -17,6 +17,7 @@ from isosr_pipeline.cli.options import (
     switch,
 )
 from isosr_pipeline.settings import IfExists, RestoreSettings
+from isosr_pipeline.site_files import device_on
 
 
 @click.command(
@@ -54,6 +55,8 @@ def command(
     MODEL may be the word identity: the volume is resampled to isotropic voxels, nothing more.
     """
     settings = settings_from(RestoreSettings, given)
+    device = device_on(cluster, settings.device)
+    settings = settings.model_copy(update={"device": device})
     from isosr_pipeline.clusters import cluster_for
     from isosr_pipeline.progress import reporter_for
     from isosr_pipeline.steps.restore import restore
@@ -64,7 +67,7 @@ def command(
         model,
         out,
         settings,
-        cluster_for(settings.device, cluster, workers, say=reporter.say),
+        cluster_for(device, cluster, workers, say=reporter.say),
         if_exists=if_exists,
         reporter=reporter,
     )

@@ -11,7 +11,7 @@ from isosr_pipeline.cli.options import StepCommand
 _FAILED = 1
 
 
-@click.group("site")
+@click.group("site", epilog="Example: isosr-pipeline site check site.yaml")
 def command() -> None:
     """Look after the description of a SLURM site."""
 

@@ -59,20 +59,48 @@ from isosr_pipeline.settings import IfExists, TrainSettings
 @setting(TrainSettings, "devices", "N", "GPUs, or processes on the CPU, that train together.")
 @setting(TrainSettings, "precision", "auto|32|bf16", "auto: bf16 on GPUs that have it, else 32.")
 @either(TrainSettings, "compile", "Compile the generators where the machine can.")
+@click.option(
+    "--parameters",
+    type=click.Path(path_type=Path),
+    help="YAML with any of these, as below train in a brain file; options come first.",
+)
+@click.option(
+    "--cluster",
+    default="local",
+    show_default=True,
+    metavar="local|SITE.yaml",
+    help="Where it runs: here, or in a job of a SLURM site, which is waited for.",
+)
 @existing_options
-def command(stores: tuple[Path, ...], model: Path, if_exists: IfExists, **given: Any) -> None:
+def command(
+    stores: tuple[Path, ...],
+    model: Path,
+    if_exists: IfExists,
+    parameters: Path | None,
+    cluster: str,
+    **given: Any,
+) -> None:
     """Train MODEL, a folder, on one or several STORES of one microscope.
 
     Crops are read straight from the stores. Ctrl-C or SIGTERM saves all; --resume goes on.
     """
-    settings = settings_from(TrainSettings, given)
+    settings = settings_from(TrainSettings, given, parameters)
+    from isosr_cluster.clients import LOCAL
     from isosr_pipeline.progress import reporter_for
+    from isosr_pipeline.site_files import is_site_file, read_site
+
+    reporter = reporter_for(sys.stderr)
+    if is_site_file(cluster):
+        from isosr_pipeline.steps.train_in_job import train_in_job
+
+        site = read_site(Path(cluster))
+        train_in_job(stores, model, settings, site, reporter, if_exists=if_exists)
+        return
+    if cluster != LOCAL:
+        raise click.UsageError(
+            f"--cluster is {cluster!r}: training runs here (local) or in a job of a site "
+            "(SITE.yaml); give one of them"
+        )
     from isosr_pipeline.steps.train import train
 
-    train(
-        stores,
-        model,
-        settings,
-        if_exists=if_exists,
-        reporter=reporter_for(sys.stderr),
-    )
+    train(stores, model, settings, if_exists=if_exists, reporter=reporter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, get_args
 
 from pydantic import ValidationError
@@ -14,12 +15,14 @@ from isosr_pipeline.errors import MissingInputError
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.restoring.restoration import check_restoring
 from isosr_pipeline.settings import Device
+from isosr_pipeline.site_files import device_on, is_site_file, read_site
 from isosr_pipeline.sources import split_location
 from isosr_pipeline.steps.convert import convert
 from isosr_pipeline.steps.evaluate import Evaluation, evaluate
 from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.status import is_evaluated
 from isosr_pipeline.steps.train import check_training, train
+from isosr_pipeline.steps.train_in_job import train_in_job, training_resources
 
 Step = Literal["convert", "train", "restore", "evaluate"]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -85,7 +88,9 @@ def check_brain(brain: Brain) -> None:
     InputError, ModelFormatError
         When an input is missing or a parameter can't be used.
     """
-    if brain.model is None:
+    if brain.model is None and is_site_file(brain.cluster):
+        training_resources(brain.train, read_site(Path(brain.cluster)), "train.device")
+    elif brain.model is None:
         check_training(brain.train, brain.trained_model)
     check_inputs(brain)
 
@@ -127,16 +132,22 @@ def _cluster(
 
 
 def _train(brain: Brain, reporter: Reporter) -> None:
-    train([brain.store], brain.trained_model, brain.train, if_exists="resume", reporter=reporter)
+    stores, model = [brain.store], brain.trained_model
+    if not is_site_file(brain.cluster):
+        train(stores, model, brain.train, if_exists="resume", reporter=reporter)
+        return
+    site = read_site(Path(brain.cluster))
+    train_in_job(stores, model, brain.train, site, reporter, if_exists="resume", logs=brain.logs)
 
 
 def _restore(brain: Brain, reporter: Reporter) -> None:
+    device = device_on(brain.cluster, brain.restore.device)
     restore(
         brain.store,
         str(brain.trained_model),
         brain.restored,
-        brain.restore,
-        _cluster(brain, brain.restore.device, reporter),
+        brain.restore.model_copy(update={"device": device}),
+        _cluster(brain, device, reporter),
         if_exists="resume",
         reporter=reporter,
     )
@@ -147,7 +158,7 @@ def _evaluate(brain: Brain, reporter: Reporter) -> Evaluation:
         brain.store,
         brain.restored,
         brain.evaluate,
-        _cluster(brain, "cpu", reporter),
+        _cluster(brain, "cpu", reporter, tasks=1),
         reporter=reporter,
     )
     content = f"{evaluation.model_dump_json(indent=2)}\n"

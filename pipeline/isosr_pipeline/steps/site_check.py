@@ -12,7 +12,7 @@ from pathlib import Path
 from isosr_cluster.asking import ask_all
 from isosr_cluster.errors import ClusterError
 from isosr_cluster.slurm import commands
-from isosr_cluster.slurm.jobs import resource_directives, script_of
+from isosr_cluster.slurm.jobs import script_of
 from isosr_cluster.slurm.site import Kind, Site, Workers
 from isosr_cluster.slurm.workers import open_slurm
 from isosr_pipeline.clusters import LOGS
@@ -66,7 +66,7 @@ def check_site(
 
 def _driver(site: Site) -> Finding:
     try:
-        commands.check(script_of(resource_directives(site, site.leading)))
+        commands.check(script_of(site.options(site.leading)))
     except ClusterError as error:
         return Finding("driver", [str(error)], [])
     return Finding("driver", [], ["SLURM would take jobs that lead workers"])
