@@ -276,13 +276,16 @@ def test_no_more_brains_are_in_flight_than_may_be(isosr, brain, site, tmp_path, 
     assert len(lines) == 2 * 4 * len(files)
 
 
-def test_cancel_ends_the_jobs_of_a_brain_and_no_others(isosr, brain, site, hold, slurm, capsys):
+def test_cancel_ends_the_jobs_of_a_brain_and_no_others(
+    isosr, brain, site, hold, slurm, tmp_path, capsys
+):
     mine, other, none = brain("a"), brain("b"), brain("c")
     assert isosr("submit", mine, other, "--site", site) == 0
     tag = entry_of(mine).tag
     worker = slurm.submit("sleep 300", f"--comment={tag}:worker")
     stranger = slurm.submit("sleep 300", f"--comment=x{tag}:worker")
-    wait_for(lambda: jobs_of(mine)["convert"].state == "RUNNING")
+    # A job that is cancelled while it is being launched takes SLURM minutes to end.
+    wait_for(lambda: len(noted(tmp_path)) == 2)
     before = jobs_of(other)
     capsys.readouterr()
     assert isosr("cancel", mine, none) == 0
@@ -298,15 +301,16 @@ def test_cancel_ends_the_jobs_of_a_brain_and_no_others(isosr, brain, site, hold,
     assert isosr("cancel", mine) == 0
     assert isosr("submit", mine, "--site", site) == 0
     assert sorted(jobs_of(mine)) == sorted(STEPS)
+    wait_for(lambda: len(noted(tmp_path)) == 3)
 
 
-def test_cancel_ends_a_job_that_comes_back(isosr, brain, site, hold, slurm, capsys):
+def test_cancel_ends_a_job_that_comes_back(isosr, brain, site, hold, tmp_path):
     file = brain("a")
     described = yaml.safe_load(site.read_text())
     # As if its walltime were near just when it is cancelled.
     site.write_text(yaml.safe_dump({**described, "setup": ["trap 'asked=USR1' TERM"]}))
     assert isosr("submit", file, "--site", site) == 0
-    wait_for(lambda: jobs_of(file)["convert"].state == "RUNNING")
+    wait_for(lambda: bool(noted(tmp_path)))
     assert isosr("cancel", file) == 0
     time.sleep(1)
     assert not jobs_of(file)
