@@ -302,6 +302,8 @@ def test_cancel_ends_the_jobs_of_a_brain_and_no_others(
     assert isosr("submit", mine, "--site", site) == 0
     assert sorted(jobs_of(mine)) == sorted(STEPS)
     wait_for(lambda: len(noted(tmp_path)) == 3)
+    assert isosr("cancel", mine, other) == 0
+    assert not {**jobs_of(mine), **jobs_of(other)}
 
 
 def test_cancel_ends_a_job_that_comes_back(isosr, brain, site, hold, tmp_path):
