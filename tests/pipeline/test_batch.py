@@ -12,12 +12,13 @@ import yaml
 
 from isosr_cluster.slurm.scripts import BEGINS
 from isosr_cluster.slurm.site import Site
-from isosr_pipeline.batch.freezing import frozen_text, read_site
+from isosr_pipeline.batch.freezing import brain_copy, freeze, frozen_text
 from isosr_pipeline.batch.lanes import Lanes
 from isosr_pipeline.batch.logs import ending, last_error
 from isosr_pipeline.batch.records import locked
 from isosr_pipeline.brain import read_brain
 from isosr_pipeline.errors import BusyError, InputError
+from isosr_pipeline.site_files import read_site
 
 SITE = """
 account: lab7
@@ -123,7 +124,7 @@ def test_training_asks_for_a_gpu_and_the_other_steps_lead(isosr, brain, site, ca
         ({"train": {}}, "", "training has no end"),
         ({"train": {"iterations": 1, "device": "cuda"}}, "gpu", "train.device is cuda, and the s"),
         ({"train": {"iterations": 1, "device": "cpu"}}, "cpu", "train.device is cpu, and the s"),
-        ({"train": {"iterations": 1, "devices": 3}}, "", "train.devices is 3, .* has 2 GPUs"),
+        ({"train": {"iterations": 1, "devices": 3}}, "", "devices is 3, .* has 2 GPUs"),
         ({"restore": {"device": "cuda"}}, "gpu", "restore.device is cuda, and the site file"),
         ({"output": "a.tif"}, "", "a.tif is not a folder"),
         ({"output": "line\nbreak"}, "", "line break or a backslash"),
@@ -168,6 +169,14 @@ evaluate: {reference: t.tif}
     assert read_site(frozen) == read_site(site)
     with pytest.raises(InputError, match=r"\${LATER} is left"):
         frozen_text(Site.model_validate({**yaml.safe_load(SITE), "scratch": "/x/${LATER}"}), "s")
+
+
+def test_a_frozen_brain_says_the_device_that_its_training_gets(brain, site, tmp_path):
+    described = read_brain(brain("one"))
+    assert described.train.device == "auto"
+    (described.output / "jobs").mkdir(parents=True)
+    freeze(described, read_site(site))
+    assert read_brain(brain_copy(described.output)).train.device == "cuda"
 
 
 def test_lanes_hold_so_many_chains_and_no_more():

@@ -16,13 +16,13 @@ import yaml
 from isosr_cluster.slurm import commands
 from isosr_pipeline.batch.chains import Terms
 from isosr_pipeline.batch.entries import Entry, read_entries
-from isosr_pipeline.batch.freezing import read_site
 from isosr_pipeline.batch.records import locked, read_record
 from isosr_pipeline.batch.reporting import report_brain
 from isosr_pipeline.batch.submitting import submit_batch
+from isosr_pipeline.site_files import read_site
 
-ELSEWHERE = "local"
-"""Where real work of the jobs runs; None: in workers that are jobs of the site."""
+ELSEWHERE: str | None = None
+"""Where real work of the jobs runs, such as ``"local"``; None: in workers that are jobs."""
 
 STEPS = ["convert", "train", "restore", "evaluate"]
 JOB = {"cores": 1, "memory": "50 MB", "walltime": "00:10:00"}
@@ -121,7 +121,7 @@ def test_a_brain_goes_all_the_way_in_its_jobs(isosr, slurm, tmp_path, capsys):
     file.write_text(yaml.safe_dump(content))
     site = tmp_path / "site.yaml"
     job = {**JOB, "memory": "2 GB"}
-    site.write_text(yaml.safe_dump({"cpu": job, "driver": job}))
+    site.write_text(yaml.safe_dump({"cpu": job, "driver": job, "interface": "lo"}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PLACE", str(tmp_path))
         entry = entry_of(file)
@@ -186,7 +186,7 @@ def test_a_submission_that_is_killed_is_completed(isosr, brain, site, hold, tmp_
 {real.stdout.strip()} "$@" || exit
 case "$*" in *--test-only*) exit ;; esac
 echo >> {tmp_path}/count
-[ $(wc -l < {tmp_path}/count) = 2 ] && kill -KILL $PPID
+if [ $(wc -l < {tmp_path}/count) = 2 ]; then kill -KILL $PPID; fi
 """)
     (folder / "sbatch").chmod(0o755)
     environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
@@ -276,13 +276,16 @@ def test_no_more_brains_are_in_flight_than_may_be(isosr, brain, site, tmp_path, 
     assert len(lines) == 2 * 4 * len(files)
 
 
-def test_cancel_ends_the_jobs_of_a_brain_and_no_others(isosr, brain, site, hold, slurm, capsys):
+def test_cancel_ends_the_jobs_of_a_brain_and_no_others(
+    isosr, brain, site, hold, slurm, tmp_path, capsys
+):
     mine, other, none = brain("a"), brain("b"), brain("c")
     assert isosr("submit", mine, other, "--site", site) == 0
     tag = entry_of(mine).tag
     worker = slurm.submit("sleep 300", f"--comment={tag}:worker")
     stranger = slurm.submit("sleep 300", f"--comment=x{tag}:worker")
-    wait_for(lambda: jobs_of(mine)["convert"].state == "RUNNING")
+    # A job that is cancelled while it is being launched takes SLURM minutes to end.
+    wait_for(lambda: len(noted(tmp_path)) == 2)
     before = jobs_of(other)
     capsys.readouterr()
     assert isosr("cancel", mine, none) == 0
@@ -298,15 +301,18 @@ def test_cancel_ends_the_jobs_of_a_brain_and_no_others(isosr, brain, site, hold,
     assert isosr("cancel", mine) == 0
     assert isosr("submit", mine, "--site", site) == 0
     assert sorted(jobs_of(mine)) == sorted(STEPS)
+    wait_for(lambda: len(noted(tmp_path)) == 3)
+    assert isosr("cancel", mine, other) == 0
+    assert not {**jobs_of(mine), **jobs_of(other)}
 
 
-def test_cancel_ends_a_job_that_comes_back(isosr, brain, site, hold, slurm, capsys):
+def test_cancel_ends_a_job_that_comes_back(isosr, brain, site, hold, tmp_path):
     file = brain("a")
     described = yaml.safe_load(site.read_text())
     # As if its walltime were near just when it is cancelled.
     site.write_text(yaml.safe_dump({**described, "setup": ["trap 'asked=USR1' TERM"]}))
     assert isosr("submit", file, "--site", site) == 0
-    wait_for(lambda: jobs_of(file)["convert"].state == "RUNNING")
+    wait_for(lambda: bool(noted(tmp_path)))
     assert isosr("cancel", file) == 0
     time.sleep(1)
     assert not jobs_of(file)

@@ -15,11 +15,10 @@ from isosr_pipeline.batch.entries import Entry
 from isosr_pipeline.batch.freezing import JOBS_FOLDER, brain_copy, site_copy
 from isosr_pipeline.batch.records import LOGS_FOLDER
 from isosr_pipeline.brain import Brain
-from isosr_pipeline.errors import InputError
+from isosr_pipeline.site_files import kind_for
 from isosr_pipeline.steps.run import STEPS, Step
 from isosr_pipeline.steps.status import status_of_brain
-
-_ON_WORKERS = ("convert", "restore")
+from isosr_pipeline.steps.train_in_job import training_resources
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Terms:
     workers : int or None
         Worker processes of each brain; None: as the site says.
     cluster : str or None
-        Where work of convert and restore runs; None: in workers that are jobs of the site.
+        Where the work of the steps but training runs; None: in workers that are jobs of the site.
     """
 
     site: Site
@@ -137,32 +136,11 @@ def resources_of(step: Step, brain: Brain, site: Site) -> Resources:
     InputError
         When the site has no jobs for the device that the brain asks for.
     """
-    if step == "restore" and brain.restore.device != "auto":
-        _require(site, brain.restore.device == "cuda", "restore.device", brain.restore.device)
-    if step != "train":
-        return site.leading
-    asked = brain.train.device
-    on_gpu = asked == "cuda" or (asked == "auto" and site.gpu is not None)
-    _require(site, on_gpu, "train.device", asked)
-    found = site.gpu if on_gpu else site.cpu
-    if found is None:
-        raise AssertionError("the site was asked for it")
-    if on_gpu and brain.train.devices > found.gpus:
-        raise InputError(
-            f"train.devices is {brain.train.devices}, and a job of the site has {found.gpus} GPUs "
-            "(gpu.gpus); give fewer devices, or more GPUs to a job"
-        )
-    return found
-
-
-def _require(site: Site, on_gpu: bool, key: str, asked: str) -> None:
-    if site.workers("gpu" if on_gpu else "cpu") is not None:
-        return
-    kind, other = ("gpu", "cpu or auto") if on_gpu else ("cpu", "cuda or auto")
-    raise InputError(
-        f"{key} is {asked}, and the site file describes no jobs of that kind; add the section "
-        f"{kind} to it, or set {key} to {other}"
-    )
+    if step == "restore":
+        kind_for(brain.restore.device, site, "restore.device")
+    if step == "train":
+        return training_resources(brain.train, site, "train.device")
+    return site.leading
 
 
 def _workers_elsewhere(brain: Brain) -> int | None:
@@ -206,7 +184,7 @@ def script_of(entry: Entry, step: Step, terms: Terms, after: Sequence[str] = ())
     output = entry.brain.output
     command = [terms.site.python or sys.executable, "-m", "isosr_pipeline", "run"]
     command += [str(brain_copy(output)), "--step", step]
-    if step in _ON_WORKERS:
+    if step != "train":
         command += ["--cluster", terms.cluster or str(site_copy(output))]
         workers = terms.workers or _workers_elsewhere(entry.brain)
         command += ["--workers", str(workers)] if workers else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -11,28 +12,11 @@ from isosr_cluster.slurm.site import Site
 from isosr_models.model_folder import write_durably
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.yaml_files import find_variables, read_yaml
+from isosr_pipeline.site_files import kind_for
+from isosr_pipeline.yaml_files import find_variables
 
 JOBS_FOLDER = "jobs"
 """Below a brain's output: what its jobs read and run."""
-
-
-def read_site(path: Path) -> Site:
-    """Read a site file.
-
-    Parameters
-    ----------
-    path : Path
-        YAML. ``${NAME}`` is replaced by the environment's variable.
-
-    Raises
-    ------
-    MissingInputError
-        When there is no such file.
-    InputError
-        When it is not valid; the message names the key.
-    """
-    return read_yaml(path, Site, "a site file, like examples/site.yaml")
 
 
 def brain_copy(output: Path) -> Path:
@@ -78,7 +62,11 @@ def freeze(brain: Brain, site: Site) -> None:
         Its folder of jobs is there.
     site : Site
     """
-    # Its jobs are told where to work.
-    plain = brain.model_copy(update={"cluster": "local", "workers": None})
+    update: dict[str, Any] = {"cluster": "local", "workers": None}  # its jobs are told both
+    if brain.model is None:
+        # A job with GPUs that sees none shall say so, instead of using the CPU.
+        device = "cuda" if kind_for(brain.train.device, site, "train.device") == "gpu" else "cpu"
+        update["train"] = brain.train.model_copy(update={"device": device})
+    plain = brain.model_copy(update=update)
     for path, described in ((brain_copy(brain.output), plain), (site_copy(brain.output), site)):
         write_durably(path, frozen_text(described, str(path)).encode())

@@ -22,7 +22,7 @@ from isosr_pipeline.batch.chains import (
 )
 from isosr_pipeline.batch.checking import check_at_slurm, check_chains
 from isosr_pipeline.batch.entries import Entry
-from isosr_pipeline.batch.freezing import brain_copy, freeze, read_site, site_copy
+from isosr_pipeline.batch.freezing import brain_copy, freeze, site_copy
 from isosr_pipeline.batch.lanes import Lanes
 from isosr_pipeline.batch.records import (
     ChainRecord,
@@ -32,6 +32,7 @@ from isosr_pipeline.batch.records import (
     write_record,
 )
 from isosr_pipeline.brain import read_brain
+from isosr_pipeline.site_files import read_site
 from isosr_pipeline.steps.run import STEPS, Step
 
 Say = Callable[[str], None]

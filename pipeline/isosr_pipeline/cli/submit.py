@@ -51,8 +51,8 @@ def command(
     """
     from isosr_pipeline.batch.chains import Terms
     from isosr_pipeline.batch.entries import read_entries
-    from isosr_pipeline.batch.freezing import read_site
     from isosr_pipeline.batch.submitting import planned_scripts, submit_batch
+    from isosr_pipeline.site_files import read_site
 
     terms = Terms(read_site(site_file), site_file, workers)
     entries = read_entries(brains, template, table)
