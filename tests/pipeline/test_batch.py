@@ -7,7 +7,9 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 import yaml
 
 from isosr_cluster.slurm.scripts import BEGINS
@@ -114,7 +116,7 @@ def test_training_asks_for_a_gpu_and_the_other_steps_lead(isosr, brain, site, ca
     (command,) = (x for x in found["one, restore"].splitlines() if "isosr_pipeline run" in x)
     assert command.endswith("/jobs/site.yaml --workers 3 &")
     (command,) = (x for x in found["one, train"].splitlines() if "isosr_pipeline run" in x)
-    assert command.endswith("/jobs/brain.yaml --step train &")
+    assert command.endswith("/jobs/brain.yaml --step train --cluster local &")
 
 
 @pytest.mark.parametrize(
@@ -145,6 +147,22 @@ def test_what_can_be_seen_at_once_is_refused_for_the_whole_batch(
     assert re.search(f"{files[1]}: .*{message}", shown.err, re.DOTALL)
     assert f"{files[2]}: source: {tmp_path}/lost.tif does not exist" in shown.err
     assert str(files[0]) not in shown.err
+
+
+def test_a_complete_store_that_was_made_in_another_way_is_refused(
+    isosr, brain, site, tmp_path, capsys
+):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 16, 16), np.uint16))
+    one = {"voxel_size": 1}
+    assert isosr("run", brain("a", convert=one), "--step", "convert", "--workers", 1) == 0
+    assert isosr("submit", brain("a", convert=one), "--site", site, "--dry-run") == 0
+    assert "--step convert" not in capsys.readouterr().out
+    changed = brain("a", convert={**one, "median": 2})
+    assert isosr("submit", changed, "--site", site, "--dry-run") == 2
+    assert "median" in capsys.readouterr().err
+    # A source that is gone can't be asked any more, and is not needed.
+    (tmp_path / "a.tif").unlink()
+    assert isosr("submit", brain("a", convert=one), "--site", site, "--dry-run") == 0
 
 
 def test_frozen_copies_read_back_as_they_are(tmp_path, site, monkeypatch):

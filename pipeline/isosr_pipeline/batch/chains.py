@@ -184,7 +184,9 @@ def script_of(entry: Entry, step: Step, terms: Terms, after: Sequence[str] = ())
     output = entry.brain.output
     command = [terms.site.python or sys.executable, "-m", "isosr_pipeline", "run"]
     command += [str(brain_copy(output)), "--step", step]
-    if step != "train":
+    if step == "train":
+        command += ["--cluster", LOCAL]
+    else:
         command += ["--cluster", terms.cluster or str(site_copy(output))]
         workers = terms.workers or _workers_elsewhere(entry.brain)
         command += ["--workers", str(workers)] if workers else []

@@ -12,10 +12,14 @@ from isosr_models.model_folder import read_description
 from isosr_pipeline.batch.chains import Chain, Terms, resources_of, script_of
 from isosr_pipeline.batch.entries import refuse
 from isosr_pipeline.batch.freezing import frozen_text
-from isosr_pipeline.errors import InputError, MissingInputError
+from isosr_pipeline.engine.output import check_output
+from isosr_pipeline.errors import InputError, MissingInputError, ResumeError
 from isosr_pipeline.paths import check_creatable
+from isosr_pipeline.restoring.restoration import prepare as prepare_restoration
 from isosr_pipeline.resuming import is_begun
 from isosr_pipeline.sources import split_location
+from isosr_pipeline.steps.convert import prepare as prepare_conversion
+from isosr_pipeline.steps.restore import known_precision
 from isosr_pipeline.steps.run import check_inputs
 
 
@@ -40,12 +44,14 @@ def _problems(chain: Chain, terms: Terms) -> Iterator[str]:
     """Yield what is wrong with a brain; one thing, as others may follow from it."""
     try:
         _check(chain, terms)
-    except (InputError, ModelError, ClusterConfigError) as error:
+    except (InputError, ResumeError, ModelError, ClusterConfigError) as error:
         yield str(error)
 
 
 def _check(chain: Chain, terms: Terms) -> None:
     brain = chain.entry.brain
+    if not chain.live:
+        _check_complete(chain)
     if not chain.missing:
         return
     if "convert" in chain.missing:
@@ -64,6 +70,26 @@ def _check(chain: Chain, terms: Terms) -> None:
         script_of(chain.entry, step, terms)
     check_creatable(brain.output / "jobs")
     frozen_text(brain, chain.entry.label)
+
+
+def _check_complete(chain: Chain) -> None:
+    """Refuse stores that are complete and were made in another way than the brain says now.
+
+    Raises
+    ------
+    ResumeError
+        Naming what differs.
+    """
+    brain = chain.entry.brain
+    source, _array = split_location(brain.source)
+    # A source may be gone once it is converted.
+    if "convert" not in chain.left and source.exists():
+        check_output(brain.store, prepare_conversion(brain.source, brain.convert).history, "resume")
+    if not {"convert", "train", "restore"}.intersection(chain.left):
+        found = prepare_restoration(brain.store, str(brain.trained_model), brain.restore)
+        precision = known_precision(brain.restore, brain.restored, "resume")
+        if precision is not None:
+            check_output(brain.restored, found.history(precision), "resume")
 
 
 def check_at_slurm(chains: Sequence[Chain], terms: Terms) -> None:

@@ -117,6 +117,8 @@ def _submit(entry: Entry, terms: Terms, lanes: Lanes, say: Say) -> int:
     if not chain.missing:
         say(f"{entry.name}: {_why_none(chain)}")
         return 0
+    if done := [step for step in STEPS if step not in chain.left]:
+        say(f"{entry.name}: {', '.join(done)} {'is' if len(done) == 1 else 'are'} complete")
     record = _begin(chain, terms)
     if chain.live:
         # What its jobs read stays as it is while one of them may read it.
