@@ -60,7 +60,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
 SlurmdParameters=config_overrides
-ReturnToService=2
+ReturnToService=1
 SlurmdTimeout=10
 KillWait=2
 MinJobAge=3600
@@ -211,10 +211,10 @@ class Slurm:
 
     def node(self, name: str) -> str:
         """Return the state of a node, such as ``IDLE``."""
-        # By node: a summary may say MIXED of an idle node once the controller was started again.
-        options = ("--noheader", "--Node", f"--nodes={name}", "--partition=debug")
-        told = self.run("sinfo", *options, "--format=%T")
-        return told.upper().rstrip("*")
+        # All are asked for: a single one is said to be MIXED for long after a controller's restart.
+        options = ("--noheader", "--Node", "--partition=debug", "--format=%N %T")
+        states = dict(line.split() for line in self.run("sinfo", *options).splitlines())
+        return states[name].upper().rstrip("*")
 
     def down(self, name: str) -> None:
         """Take a node down: its jobs fail, and those that may are queued again."""
