@@ -60,7 +60,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
 SlurmdParameters=config_overrides
-ReturnToService=2
+ReturnToService=1
 SlurmdTimeout=10
 KillWait=2
 MinJobAge=3600
@@ -211,10 +211,10 @@ class Slurm:
 
     def node(self, name: str) -> str:
         """Return the state of a node, such as ``IDLE``."""
-        told = self.run(
-            "sinfo", "--noheader", f"--nodes={name}", "--partition=debug", "--format=%T"
-        )
-        return told.upper().rstrip("*")
+        # All are asked for: a single one is said to be MIXED for long after a controller's restart.
+        options = ("--noheader", "--Node", "--partition=debug", "--format=%N %T")
+        states = dict(line.split() for line in self.run("sinfo", *options).splitlines())
+        return states[name].upper().rstrip("*")
 
     def down(self, name: str) -> None:
         """Take a node down: its jobs fail, and those that may are queued again."""
@@ -241,6 +241,7 @@ class Slurm:
             yield
         finally:
             self._start(name)
+            self._until(self._all_known, 30, f"{name} knows the nodes again")
 
     def forget_jobs(self) -> None:
         """Have the controller forget all jobs, as it does once they are old."""
@@ -335,6 +336,12 @@ class Slurm:
             return not self.jobs() and self._all_idle()
         return False
 
+    def _all_known(self) -> bool:
+        # A job that is cancelled before leaves its node allocated for half a minute.
+        with suppress(SlurmTestError):
+            return all(self.node(name) in ("IDLE", "MIXED", "ALLOCATED") for name in NODES)
+        return False
+
     def _all_idle(self) -> bool:
         try:
             return all(self.node(name) == "IDLE" for name in NODES)
@@ -361,6 +368,8 @@ class Slurm:
         told = [self.log(name) for name in self._daemons]
         if job is not None:
             told.insert(0, self.run("scontrol", "show", "job", str(job)))
+        with suppress(SlurmTestError):
+            told.insert(0, self.run("sinfo", "--Node", "--partition=debug", "--format=%N %T %E"))
         return "\n".join(told)
 
 

@@ -28,6 +28,7 @@ _ENDED = {
     "REVOKED",
     "TIMEOUT",
 }
+_HABITS = ("SBATCH_", "SQUEUE_", "SCANCEL_")
 _COLUMNS = ("%A", "%T", "%M", "%l", "%N", "%r", "%k", "%j")
 _BETWEEN = "\x1f"
 _NONE = ("", "(null)", "None", "n/a")
@@ -168,15 +169,17 @@ def _patiently(command: Sequence[str], script: str | None = None) -> str:
 
 
 def _run(command: Sequence[str], script: str | None = None) -> str:
-    # What is set for the job that this runs in, such as its memory, is not for the next.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SBATCH_")}
+    # What is set for the job that this runs in, such as its memory, is not for the next, and
+    # habits of the user's shell must not hide jobs, or ask before they are cancelled.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_HABITS)}
     try:
         done = subprocess.run(  # noqa: S603 - a fixed command, and numbers
             command,
             input=script,
             stdin=subprocess.DEVNULL if script is None else None,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_SECONDS_TO_ANSWER,
             env=environment,
             check=False,
