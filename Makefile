@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test lint types pytest clean
+.PHONY: demo test lint types pytest slurm clean
 
 demo: .venv/installed
 	rm -rf demo
@@ -11,7 +11,9 @@ demo: .venv/installed
 		--shape 128 --photons 1000
 	$(BIN)/isosr-pipeline run examples/demo.yaml
 
-test: lint types pytest
+# Tests of SLURM wait more than they compute, so that they run beside the others.
+test: lint types
+	$(MAKE) --jobs=2 --output-sync=target pytest slurm
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -21,7 +23,10 @@ types: .venv/installed
 	$(BIN)/mypy
 
 pytest: .venv/installed
-	$(BIN)/pytest
+	$(BIN)/pytest --ignore=tests/slurm
+
+slurm: .venv/installed
+	$(BIN)/pytest tests/slurm
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
