@@ -14,6 +14,7 @@ Advance = Callable[[int, str], None]
 """Called with how many more units are done, and a short remark such as a rate or a loss."""
 
 _SECONDS_BETWEEN_LINES = 10.0
+_UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
 class Reporter(Protocol):
@@ -128,3 +129,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def byte_count(count: int) -> str:
+    """Return a number of bytes with its unit."""
+    for unit, size in _UNITS:
+        if count >= size:
+            return f"{float(f'{count / size:.3g}'):,g} {unit}"
+    return f"{count} B"

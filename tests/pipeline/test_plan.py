@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,8 +52,7 @@ BRAIN = {
 @pytest.fixture
 def planned(tmp_path, client, cluster, monkeypatch):
     """Plan a brain with some sections changed, on the tests' own workers."""
-    monkeypatch.setattr(f"{STEPS}.open_client", lambda *_: nullcontext(client))
-    monkeypatch.setattr(f"{STEPS}.cluster_for", lambda *_: cluster)
+    monkeypatch.setattr(f"{STEPS}.cluster_for", lambda *_, **__: cluster)
     monkeypatch.setattr(f"{STEPS}.measure_rate", lambda *_: RATE)
     # What is really free changes while tests run.
     usage = SimpleNamespace(disk_usage=lambda _path: SimpleNamespace(free=10**11))
@@ -184,6 +182,8 @@ def test_the_time_is_that_of_the_work_that_is_left(planned, tmp_path, monkeypatc
     restorer = NetworkRestorer(UNet3d(4), "frozen", torch.device("cpu"))
     work = found.compute_redundancy * restorer.least_work * math.prod(found.shape)
     assert found.seconds == pytest.approx(work / RATE)
+    voxels = math.prod(found.shape)
+    assert found.rate == pytest.approx(voxels / found.seconds / found.workers)
     done = SimpleNamespace(name="restore", done=9)
     steps = {
         name: SimpleNamespace(step=name, state="not begun", path="", detail="", store=None)
@@ -229,7 +229,7 @@ def test_terabytes_are_planned_from_their_metadata(planned, tmp_path):
     assert 0.4e12 < found.disk < 1e12
     assert found.convert.bytes_written < found.convert.bytes_read * 1.2
     assert 2 < found.restore.read_redundancy < 8
-    assert "out has 100.0 GB free" in found.warnings[0]
+    assert "out has 100 GB free" in found.warnings[0]
 
 
 def test_parts_channels_and_schemes(planned):
@@ -287,7 +287,7 @@ def test_a_disk_that_is_too_small_is_told(planned, monkeypatch):
     usage = SimpleNamespace(disk_usage=lambda _path: SimpleNamespace(free=needed - 1))
     monkeypatch.setattr(f"{STEPS}.shutil", usage)
     (warning,) = planned().warnings
-    assert "out has 0.0 GB free" in warning
+    assert "out has 989 kB free, and up to 989 kB are to be written" in warning
 
 
 def test_people_and_programs_are_told(planned, tmp_path, isosr, capsys, cluster):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -150,6 +151,15 @@ class Workers(Resources):
     def per_job(self) -> int:
         """Worker processes in a job."""
         return self.processes or self.gpus or self.cores
+
+    def jobs_for(self, workers: int | None) -> int:
+        """Return how many jobs hold so many worker processes, or as many as the site says.
+
+        Parameters
+        ----------
+        workers : int or None
+        """
+        return math.ceil((workers or self.workers) / self.per_job)
 
     @model_validator(mode="after")
     def _one_each(self) -> Workers:

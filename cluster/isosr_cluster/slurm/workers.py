@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -92,7 +91,7 @@ def open_slurm(
         When jobs end again and again before they have done anything.
     """
     jobs = _of_kind(site, kind)
-    count = math.ceil((workers or jobs.workers) / jobs.per_job)
+    count = jobs.jobs_for(workers)
     logs = logs.absolute()
     logs.mkdir(parents=True, exist_ok=True)
     options = job_options(site, jobs, threads_per_worker, name, comment, logs)

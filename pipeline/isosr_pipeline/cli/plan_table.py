@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from isosr_pipeline.progress import duration
+from isosr_pipeline.progress import byte_count, duration
 
 if TYPE_CHECKING:
     from isosr_pipeline.steps.planned import FillingPlan, Plan, RestorePlan, TrainPlan
 
-_UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 _LONG = 4
 """Days; what takes no longer is told in hours."""
 
@@ -43,8 +42,8 @@ def _section(name: str, rows: _Rows | Sequence[tuple[str, str]]) -> None:
 
 def _convert_rows(plan: FillingPlan) -> _Rows:
     yield from _store_rows(plan)
-    yield "reads", _size(plan.bytes_read)
-    yield "memory", f"{_size(plan.memory)} a worker"
+    yield "reads", byte_count(plan.bytes_read)
+    yield "memory", f"{byte_count(plan.memory)} a worker"
 
 
 def _train_rows(plan: TrainPlan) -> _Rows:
@@ -74,16 +73,17 @@ def _restore_rows(plan: RestorePlan) -> _Rows:
     )
     yield "scheme", f"{plan.scheme}, {'float32' if plan.precision == '32' else 'bfloat16'}"
     yield "computes", f"{plan.compute_redundancy:.2f} times what it would without halos"
-    yield "reads", f"{_size(plan.bytes_read)}, the input {plan.read_redundancy:.2f} times"
+    yield "reads", f"{byte_count(plan.bytes_read)}, the input {plan.read_redundancy:.2f} times"
     yield from _memory_rows(plan)
+    yield "rate", f"{plan.rate / 1e6:.3g} Mvoxel/s of the result a worker, without reading"
     yield "time", _time(plan)
 
 
 def _memory_rows(plan: RestorePlan) -> _Rows:
     if plan.on_gpu:
-        room = f"{_size(plan.block_memory)} of {_size(plan.block_memory_available)} for a block"
-        yield "GPU memory", room
-    yield "memory", f"{_size(plan.memory)} of {_size(plan.memory_available)} a worker"
+        most = byte_count(plan.block_memory_available)
+        yield "GPU memory", f"{byte_count(plan.block_memory)} of {most} for a block"
+    yield "memory", f"{byte_count(plan.memory)} of {byte_count(plan.memory_available)} a worker"
 
 
 def _time(plan: RestorePlan) -> str:
@@ -103,20 +103,15 @@ def _store_rows(plan: FillingPlan) -> _Rows:
         "files",
         f"{plan.files:,} at most, shards of {_times(plan.shard)}, chunks of {_times(plan.chunk)}",
     )
-    yield "writes", f"{_size(plan.bytes_written)}, all levels; compression makes it less on disk"
+    yield (
+        "writes",
+        f"{byte_count(plan.bytes_written)}, all levels; compression makes it less on disk",
+    )
 
 
 def _disk_rows(plan: Plan) -> _Rows:
-    yield "needed", f"{_size(plan.disk)} at most, before compression"
-    yield "free", f"{_size(plan.disk_free)} at {plan.output}"
-
-
-def _size(count: int) -> str:
-    """Return a number of bytes with its unit."""
-    for unit, size in _UNITS:
-        if count >= size:
-            return f"{float(f'{count / size:.3g}'):,g} {unit}"
-    return f"{count} B"
+    yield "needed", f"{byte_count(plan.disk)} at most, before compression"
+    yield "free", f"{byte_count(plan.disk_free)} at {plan.output}"
 
 
 def _estimate(seconds: float) -> str:

@@ -6,29 +6,25 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distributed import Client
 
-from isosr_cluster.clients import (
-    memory_per_worker,
-    open_client,
-    tasks_per_worker,
-    worker_addresses,
-)
+from isosr_cluster.clients import memory_per_worker, tasks_per_worker, worker_addresses
 from isosr_models.patchgan import MIN_PLANE
 from isosr_models.precision import Precision
 from isosr_models.unet import UNet3d
 from isosr_pipeline.brain import Brain
-from isosr_pipeline.clusters import cluster_for
+from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for
 from isosr_pipeline.crops import check_crop
 from isosr_pipeline.engine.output import check_output, refuse_overlap
 from isosr_pipeline.engine.regions import LIBRARIES, RegionPlan
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.isotropic import IsotropicView
-from isosr_pipeline.progress import Reporter, SilentReporter
+from isosr_pipeline.progress import Reporter, SilentReporter, byte_count
 from isosr_pipeline.restoring.fitting import Fit, ask_workers, choose_precision, memory_of_block
 from isosr_pipeline.restoring.models import load, untrained
 from isosr_pipeline.restoring.redundancy import BlockGrid, block_grid
@@ -36,6 +32,8 @@ from isosr_pipeline.restoring.restoration import Outline, outlined, statistics_o
 from isosr_pipeline.restoring.restoration import prepare as prepare_restoration
 from isosr_pipeline.restoring.schemes import TRIMMED
 from isosr_pipeline.restoring.timing import measure_rate
+from isosr_pipeline.settings import Device
+from isosr_pipeline.site_files import device_on, is_site_file, kind_for, read_site
 from isosr_pipeline.steps.convert import Conversion
 from isosr_pipeline.steps.convert import prepare as prepare_conversion
 from isosr_pipeline.steps.planned import FillingPlan, Plan, RestorePlan, TrainPlan
@@ -48,12 +46,14 @@ from isosr_pipeline.store.spec import VolumeSpec
 _HOST_BYTES = 8
 """For each voxel of a block on its way to a GPU: as it is stored, and as it comes back."""
 
+_SECONDS_FOR_THE_OTHERS = 60.0
+
 
 def plan(brain: Brain, *, reporter: Reporter | None = None) -> Plan:
     """Say what a run of a brain would do, before or after any of its steps.
 
     Workers of the brain's cluster are asked for their memory, and compute one block of random
-    voxels each. Nothing is written.
+    voxels each; of a SLURM site, those of one job. Nothing is written but the logs of such jobs.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def plan(brain: Brain, *, reporter: Reporter | None = None) -> Plan:
     if status["train"].state != "complete":
         crop = Zyx(*brain.train.crop)
         check_crop(crop, IsotropicView(conversion.image), UNet3d.stride, MIN_PLANE)
-    first = None if converted else _convert(brain, conversion, status["convert"])
+    first = None if converted else _convert(brain, conversion, status["convert"], reporter)
     train = _train(brain, status["train"])
     last = _restore(brain, conversion, converted, status, reporter)
     disk = sum(step.bytes_written for step in (first, last) if step)
@@ -96,8 +96,32 @@ def _is_complete(path: Path, history: list[Provenance]) -> bool:
     return os.path.lexists(path) and check_output(path, history, "resume") == "finished"
 
 
-def _convert(brain: Brain, found: Conversion, status: StepStatus) -> FillingPlan:
-    with open_client(brain.cluster, brain.workers) as client:
+@contextmanager
+def _workers(
+    brain: Brain, device: Device, tasks: int, reporter: Reporter
+) -> Iterator[tuple[Client, int]]:
+    """Connect to workers that can be asked, and tell how many a run will have."""
+    if not is_site_file(brain.cluster):
+        with cluster_for(device, brain.cluster, brain.workers, tasks=tasks)() as client:
+            yield client, len(worker_addresses(client))
+        return
+    site = read_site(Path(brain.cluster))
+    jobs = site.workers(kind_for(device, site))
+    if jobs is None:
+        raise AssertionError("a kind that a site has")
+    # The others are like it, and a plan must not wait until all of them have begun.
+    one = jobs.per_job
+    with cluster_for(device, brain.cluster, one, tasks=tasks, say=reporter.say)() as client:
+        with suppress(TimeoutError):
+            # Together they are slower than one that has the node for itself.
+            client.wait_for_workers(one, timeout=_SECONDS_FOR_THE_OTHERS)
+        yield client, one * jobs.jobs_for(brain.workers)
+
+
+def _convert(
+    brain: Brain, found: Conversion, status: StepStatus, reporter: Reporter
+) -> FillingPlan:
+    with _workers(brain, "cpu", 1, reporter) as (client, _count):
         found.require_memory(client)
     spec, regions = found.spec, found.plan
     voxels = spec.shape[0] * math.prod(found.measured.shape[1:])
@@ -149,7 +173,8 @@ def _restore(
     status: dict[str, StepStatus],
     reporter: Reporter,
 ) -> RestorePlan | None:
-    settings = brain.restore
+    device = device_on(brain.cluster, brain.restore.device)
+    settings = brain.restore.model_copy(update={"device": device})
     trained = status["train"].state == "complete"
     model = str(brain.trained_model.absolute()) if trained else untrained(brain.train.width)
     outline: Outline
@@ -163,8 +188,8 @@ def _restore(
     else:
         restorer = load(model, "cpu", statistics_of(settings), "32")
         outline = outlined(conversion.image, restorer, settings)
-    with cluster_for(settings.device, brain.cluster, brain.workers)() as client:
-        crew = _Crew.asked(client, outline, model, reporter)
+    with _workers(brain, device, TASKS_AT_ONCE, reporter) as (client, workers):
+        crew = _Crew.asked(client, workers, outline, model, reporter)
     filling = _filling(brain.restored, outline.spec, outline.regions, status["restore"])
     seconds = crew.seconds(outline, filling["regions"], filling["regions_done"])
     return RestorePlan(
@@ -180,6 +205,7 @@ def _restore(
         on_gpu=crew.fit.memory is not None,
         memory_available=crew.memory,
         workers=crew.workers,
+        rate=crew.voxels_a_second(outline),
         seconds=seconds,
         skip_empty=settings.skip_empty,
     )
@@ -187,7 +213,10 @@ def _restore(
 
 @dataclass(frozen=True)
 class _Crew:
-    """What the workers of a cluster can do, and how blocks are cut for them."""
+    """What the workers of a cluster can do, and how blocks are cut for them.
+
+    `workers` is how many a run will have, and `rate` the multiply-adds of one of them in a second.
+    """
 
     fit: Fit
     precision: Precision
@@ -199,17 +228,21 @@ class _Crew:
     rate: float
 
     @classmethod
-    def asked(cls, client: Client, outline: Outline, model: str, reporter: Reporter) -> _Crew:
+    def asked(
+        cls, client: Client, workers: int, outline: Outline, model: str, reporter: Reporter
+    ) -> _Crew:
         settings = outline.settings
         fit = ask_workers(client, model, settings.device, statistics_of(settings))
         block_memory = memory_of_block(client, fit, outline.region_bytes)
         scheme = outline.scheme(block_memory / fit.factor)
         grid = block_grid(scheme, outline.box, outline.spec.shard)
         precision = choose_precision(settings, fit)
-        workers = len(worker_addresses(client))
-        reporter.say(f"measuring how fast {workers} workers compute a block")
+        asked = len(worker_addresses(client))
+        noun = "1 worker computes" if asked == 1 else f"{asked} workers compute"
+        reporter.say(f"measuring how fast {noun} a block")
         kept, _read = grid.largest
         rate = measure_rate(client, model, settings.device, scheme.statistics, precision, kept)
+        rate /= asked
         memory, tasks = memory_per_worker(client), tasks_per_worker(client)
         return cls(fit, precision, grid, block_memory, memory, workers, tasks, rate)
 
@@ -218,8 +251,11 @@ class _Crew:
         left = regions - done
         work = self.grid.work(outline.restorer) * len(outline.channels) * left / regions
         # A region is one worker's.
-        busy = min(left, self.workers) / self.workers
-        return work / (self.rate * busy) if left else 0.0
+        return work / (self.rate * min(left, self.workers)) if left else 0.0
+
+    def voxels_a_second(self, outline: Outline) -> float:
+        """Return how many voxels of the result a worker computes in a second."""
+        return self.rate * outline.box.voxels / self.grid.work(outline.restorer)
 
 
 def _blocks(outline: Outline, crew: _Crew, chunk: Zyx) -> dict[str, Any]:
@@ -255,7 +291,7 @@ def _existing(path: Path) -> Path:
 def _warnings(disk: int, free: int, output: Path, restore: RestorePlan | None) -> Iterator[str]:
     if disk > free:
         yield (
-            f"{output} has {free / 1e9:.1f} GB free, and up to {disk / 1e9:.1f} GB are to be "
+            f"{output} has {byte_count(free)} free, and up to {byte_count(disk)} are to be "
             "written before compression; make room, or give another output"
         )
     if restore and restore.block_memory > restore.block_memory_available:

@@ -112,6 +112,9 @@ class RestorePlan(FillingPlan):
     memory_available : int
         Bytes of the smallest worker.
     workers : int
+        Of a SLURM site, as many as a run will have.
+    rate : float
+        Voxels of the result that one of them computes in a second, from a measured block.
     seconds : float
         Of computing what is left, estimated from a measured block; all the volume's blocks, also
         if empty ones are to be skipped.
@@ -134,6 +137,7 @@ class RestorePlan(FillingPlan):
     on_gpu: bool
     memory_available: int
     workers: int
+    rate: float
     seconds: float
     skip_empty: bool
 
