@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
+import pytest
 import tifffile
 import yaml
 
 from isosr_cluster.slurm import commands
-from isosr_pipeline.brain import read_brain
 from isosr_pipeline.simulation import Acquisition, simulate
-from isosr_pipeline.steps.plan import plan
 
 JOB = {"cores": 2, "memory": "2 GB", "walltime": "00:10:00"}
 
 
-def test_a_plan_asks_one_job_of_a_site_and_reckons_with_all(slurm, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_plan_asks_one_job_of_a_site_and_reckons_with_all(slurm, tmp_path):
     image = simulate("neurites", (32, 48, 48), Acquisition(), seed=1).image
     tifffile.imwrite(tmp_path / "a.tif", image)
     site = {"cpu": {**JOB, "processes": 2, "workers": 5}, "driver": JOB}
@@ -28,11 +30,14 @@ def test_a_plan_asks_one_job_of_a_site_and_reckons_with_all(slurm, tmp_path, mon
         "restore": {"block": 16, "chunk": 16, "shard": 16},
     }
     (tmp_path / "brain.yaml").write_text(yaml.safe_dump(brain))
-    found = plan(read_brain(tmp_path / "brain.yaml"))
-    assert found.restore.workers == 6
-    assert found.restore.memory_available == 2**30
+    command = [sys.executable, "-m", "isosr_pipeline", "plan", "brain.yaml", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["restore"]
+    assert found["workers"] == 6
+    assert found["memory_available"] == 2**30
     voxels = 32 * 48 * 48
-    assert abs(found.restore.seconds - voxels / (6 * found.restore.rate)) < 1e-6
+    assert found["seconds"] == pytest.approx(voxels / (6 * found["rate"]))
     assert not (tmp_path / "out").exists()
     workers = [job for job in commands.find_jobs().values() if job.comment == "isosr:worker"]
     # One job for each kind of work: to convert, and to restore.
