@@ -125,7 +125,6 @@ def test_training_asks_for_a_gpu_and_the_other_steps_lead(isosr, brain, site, ca
         ({"source": "gone"}, "", "source: .*/gone does not exist"),
         ({"train": {}}, "", "training has no end"),
         ({"train": {"iterations": 1, "device": "cuda"}}, "gpu", "train.device is cuda, and the s"),
-        ({"train": {"iterations": 1, "device": "cpu"}}, "cpu", "train.device is cpu, and the s"),
         ({"train": {"iterations": 1, "devices": 3}}, "", "devices is 3, .* has 2 GPUs"),
         ({"restore": {"device": "cuda"}}, "gpu", "restore.device is cuda, and the site file"),
         ({"output": "a.tif"}, "", "a.tif is not a folder"),
@@ -163,6 +162,19 @@ def test_a_complete_store_that_was_made_in_another_way_is_refused(
     # A source that is gone can't be asked any more, and is not needed.
     (tmp_path / "a.tif").unlink()
     assert isosr("submit", brain("a", convert=one), "--site", site, "--dry-run") == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda", "convert runs in jobs without GPUs"), ("cpu", "train.device is cpu, and the site")],
+)
+def test_a_site_of_gpus_alone_is_refused(isosr, brain, site, capsys, device, message):
+    described = yaml.safe_load(SITE.replace("12:00:00", "1-00:00:00"))
+    del described["cpu"]
+    site.write_text(yaml.safe_dump(described))
+    path = brain("one", train={"iterations": 1, "device": device})
+    assert isosr("submit", path, "--site", site, "--dry-run") == 2
+    assert message in capsys.readouterr().err
 
 
 def test_frozen_copies_read_back_as_they_are(tmp_path, site, monkeypatch):

@@ -68,6 +68,11 @@ def _check(chain: Chain, terms: Terms) -> None:
             read_description(train.init)
     for step in chain.missing:
         script_of(chain.entry, step, terms)
+    if "convert" in chain.missing and terms.cluster is None and terms.site.cpu is None:
+        raise InputError(
+            "convert runs in jobs without GPUs, and the site file describes none; add the section "
+            "cpu to it, which may name the partition of the GPUs"
+        )
     check_creatable(brain.output / "jobs")
     frozen_text(brain, chain.entry.label)
 
