@@ -6,12 +6,15 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 import tifffile
 
+from isosr_pipeline.brain import read_brain
 from isosr_pipeline.simulation import Acquisition, simulate
+from isosr_pipeline.site_files import read_site
 from isosr_pipeline.store.volume import Volume
 
 ROOT = Path(__file__).parents[2]
@@ -56,3 +59,14 @@ def test_options_that_are_named_exist(page):
     for option in set(re.findall(r"`(--[a-z0-9-]+)", page.read_text())):
         name = option.removeprefix("--").replace("-", "_")
         assert f'"{name}"' in known or f'"{option}"' in known, option
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_brains_and_sites_that_are_shown_can_be_read(page, tmp_path):
+    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        path = tmp_path / "shown.yaml"
+        path.write_text(textwrap.dedent(block))
+        if re.search(r"^\s*source:", block, flags=re.MULTILINE):
+            read_brain(path)
+        else:
+            read_site(path)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +23,7 @@ from isosr_pipeline.cli.plan_table import show_plan
 from isosr_pipeline.errors import InputError, MissingInputError, ResumeError
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.level_reader import LevelReader
+from isosr_pipeline.progress import byte_count
 from isosr_pipeline.restoring import timing
 from isosr_pipeline.restoring.fitting import Fit
 from isosr_pipeline.restoring.restoration import prepare
@@ -214,6 +217,31 @@ def test_a_block_on_a_gpu_takes_its_memory_and_not_the_workers(planned, monkeypa
     assert on_gpu.memory < on_cpu.memory
     show_plan(found)
     assert "GPU memory    " in capsys.readouterr().out
+
+
+def test_the_page_on_planning_has_the_figures_of_its_brain(planned, tmp_path):
+    root = Path(__file__).parents[2]
+    script = root / "examples" / "empty_source.py"
+    size = ("9000,27000,21000", "1,0.5,0.5")
+    subprocess.run([sys.executable, script, tmp_path / "large.zarr", *size], check=True)
+    found = planned(
+        source="large.zarr",
+        convert={"voxel_size": None, "chunk": 64, "shard": None},
+        train={"width": 64, "crop": 132},
+        restore={"chunk": 64, "shard": None, "block": [256, 256, 512]},
+    )
+    page = (root / "docs" / "planning.md").read_text()
+    convert, restore = found.convert, found.restore
+    shown = "regions       {:,} of {} × {} × {}\n         files         {:,} at most"
+    for one in (convert, restore):
+        assert shown.format(one.regions, *one.region, one.files) in page
+    assert f"needed        {byte_count(found.disk)} at most" in page
+    memory, computes, reads = (
+        restore.block_memory,
+        restore.compute_redundancy,
+        restore.read_redundancy,
+    )
+    assert f"| {memory / 1e9:.1f} GB | {computes:.2f} × | {reads:.1f} × |" in page
 
 
 def test_terabytes_are_planned_from_their_metadata(planned, tmp_path):
