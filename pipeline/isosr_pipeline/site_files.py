@@ -40,15 +40,15 @@ def read_site(path: Path) -> Site:
     return read_yaml(path, Site, "a site file, like those in examples/sites")
 
 
-def kind_for(device: Device, site: Site, key: str = "device") -> Kind:
+def kind_for(device: Device, site: Site, key: str | None = None) -> Kind:
     """Return which of a site's jobs work on a device; auto: those with GPUs, if there are some.
 
     Parameters
     ----------
     device : {"auto", "cpu", "cuda"}
     site : Site
-    key : str
-        What the device was given by, for the message.
+    key : str or None
+        What the device was given by, for the message; None: the work leaves no choice.
 
     Raises
     ------
@@ -57,10 +57,11 @@ def kind_for(device: Device, site: Site, key: str = "device") -> Kind:
     """
     kind: Kind = "gpu" if device == "cuda" or (device == "auto" and site.gpu) else "cpu"
     if site.workers(kind) is None:
+        why = f"{key} is {device}" if key else f"this work needs {kind} jobs"
         other = "cpu or auto" if kind == "gpu" else "cuda or auto"
         raise InputError(
-            f"{key} is {device}, and the site file describes no {kind} jobs; add the section "
-            f"{kind} to it, or set {key} to {other}"
+            f"{why}, and the site file describes no {kind} jobs; add the section {kind} to it"
+            + (f", or set {key} to {other}" if key else "")
         )
     return kind
 
@@ -83,4 +84,4 @@ def device_on(cluster: str, device: Device) -> Device:
     """
     if not is_site_file(cluster):
         return device
-    return "cuda" if kind_for(device, read_site(Path(cluster))) == "gpu" else "cpu"
+    return "cuda" if kind_for(device, read_site(Path(cluster)), "device") == "gpu" else "cpu"

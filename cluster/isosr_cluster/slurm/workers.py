@@ -25,6 +25,9 @@ from isosr_cluster.slurm.topping_up import TopUp
 _NEVER = {"distributed.deploy.lost-worker-timeout": "10000 days"}
 """Dask's configuration: which jobs have ended is SLURM's to say."""
 
+_CREDENTIALS = ("_job_ca_file", "_job_cert", "_job_key")
+"""Where dask-jobqueue keeps the files of credentials, which are gone once they are closed."""
+
 _SECONDS_BETWEEN_LOOKS = 2.0
 _MORE_SECONDS_PER_JOB = 0.1
 _SECONDS_BETWEEN_WAITS = 0.2
@@ -144,6 +147,9 @@ def _started(site: Site, options: dict[str, Any], logs: Path) -> Iterator[_Clust
     finally:
         _cancel_all(cluster)
         cluster.close()
+        for name in _CREDENTIALS:
+            if (file := getattr(cluster, name, None)) is not None:
+                file.close()
 
 
 def _cancel_all(cluster: _Cluster) -> None:
