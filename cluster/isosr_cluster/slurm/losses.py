@@ -92,7 +92,9 @@ class Losses:
             return
         self._stillborn += 1
         self._on_node[loss.node] += 1
-        if loss.node and self._joined and self._on_node[loss.node] == _STILLBORN_ON_A_NODE:
+        # Until a worker has come from elsewhere, it may be the fault of all nodes.
+        often = self._on_node[loss.node] >= _STILLBORN_ON_A_NODE
+        if loss.node and self._joined and often and loss.node not in self.shunned:
             self.shunned.append(loss.node)
 
     def refused(self, problem: SlurmError | None) -> None:
