@@ -82,7 +82,7 @@ def job_options(
     name, comment : str
         Of the jobs.
     logs : Path
-        An existing folder that all nodes see.
+        Folder that all nodes see; there when jobs are submitted.
     """
     pinned = jobs.gpus and jobs.per_job > 1
     # A dashboard would be open to everyone on the network.
@@ -147,4 +147,6 @@ def _prologue(site: Site, jobs: Workers) -> Iterator[str]:
     if site.scratch:
         # The shell of the job expands variables in it.
         yield f'export {SCRATCH}="{site.scratch}"'
-        yield f'mkdir -p "${SCRATCH}"'
+        wrong = f"scratch ${SCRATCH} can't be made or written to on $(hostname); mend the site file"
+        usable = f'mkdir -p "${SCRATCH}" && [ -w "${SCRATCH}" ]'
+        yield f'{usable} || {{ echo "{wrong}" >&2; exit 1; }}'

@@ -96,9 +96,9 @@ def open_slurm(
     jobs = _of_kind(site, kind)
     count = jobs.jobs_for(workers)
     logs = logs.absolute()
-    logs.mkdir(parents=True, exist_ok=True)
     options = job_options(site, jobs, threads_per_worker, name, comment, logs)
     commands.check(script_of(options["directives"]))
+    logs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(_NEVER))
         stack.enter_context(quiet())
