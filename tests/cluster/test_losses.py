@@ -132,3 +132,12 @@ def test_a_node_is_not_shunned_for_what_is_not_its_fault():
         losses.add(loss(number, "CANCELLED"))
         losses.add(loss(number, "FAILED", joined=True))
     assert losses.shunned == []
+
+
+def test_a_node_from_which_a_worker_came_begins_anew():
+    losses = Losses(2)
+    losses.progress(0, 1)
+    for number in range(3):
+        losses.add(loss(number, node="n1"))
+        losses.works_on("n1")
+    assert losses.shunned == []

@@ -83,6 +83,10 @@ class Losses:
             self._stillborn = 0
         self._finished, self._joined = finished, joined
 
+    def works_on(self, node: str) -> None:
+        """Say that a worker has come from a node: what ended there before was not its fault."""
+        self._on_node.pop(node, None)
+
     def add(self, loss: Loss) -> None:
         """Count a job that has ended."""
         self._last = loss

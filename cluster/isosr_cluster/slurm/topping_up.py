@@ -21,6 +21,7 @@ _SECONDS_UNTIL_KNOWN = 60.0
 """SLURM may not name a job at once; one that it doesn't after this time is gone."""
 
 _SECONDS_BETWEEN_REMARKS = 300.0
+_EXCLUDE = "--exclude="
 
 
 class _Witness(SchedulerPlugin):  # type: ignore[misc] # distributed is untyped
@@ -64,6 +65,12 @@ class TopUp:
         self._witness = _Witness()
         cluster.scheduler.add_plugin(self._witness)
         self._losses = Losses(count)
+        options = cluster.new_spec["options"]
+        self._processes: int = options["processes"]
+        self._directives: list[str] = list(options["directives"])
+        self._excluded = [
+            line.removeprefix(_EXCLUDE) for line in self._directives if line.startswith(_EXCLUDE)
+        ]
         self._first_seen: dict[int, float] = {}
         self._not_before = 0.0
         self._remarked = time.monotonic()
@@ -88,6 +95,8 @@ class TopUp:
         for name, job in jobs.items():
             if self._is_over(name, job, found):
                 await self._forget(name, job)
+            elif job.number in found and self._has_joined(name):
+                self._losses.works_on(found[job.number].node)
         left = [job for job in found.values() if not job.ended]
         waiting = [job for job in left if job.state == "PENDING"]
         driver = self._cluster.scheduler.address
@@ -111,8 +120,7 @@ class TopUp:
         if told is not None and not told.ended:
             return False
         state, node = (told.state, told.node) if told else ("forgotten by SLURM", "")
-        joined = any(_is_of(worker, name) for worker in self._witness.joined)
-        loss = Loss(job.number, state, node, joined, self._log_of(job.number))
+        loss = Loss(job.number, state, node, self._has_joined(name), self._log_of(job.number))
         shunned = len(self._losses.shunned)
         self._losses.add(loss)
         self._say(f"{loss} of workers has ended; another takes its place")
@@ -120,12 +128,16 @@ class TopUp:
             self._shun()
         return True
 
+    def _has_joined(self, name: str) -> bool:
+        """Tell whether a worker of a job ever came."""
+        return bool(_names_of(name, self._processes).intersection(self._witness.joined))
+
     def _shun(self) -> None:
         """Keep further jobs from nodes where they end at once."""
-        nodes = self._losses.shunned
         directives: list[str] = self._cluster.new_spec["options"]["directives"]
-        directives[:] = [line for line in directives if not line.startswith("--exclude=")]
-        directives.append(f"--exclude={','.join(nodes)}")
+        nodes = self._losses.shunned
+        # SLURM minds the last of these options only: what the site excludes stays excluded.
+        directives[:] = [*self._directives, f"--exclude={','.join([*self._excluded, *nodes])}"]
         self._say(f"{nodes[-1]} gets no more jobs: several have ended there before a worker began")
 
     async def _forget(self, name: str, job: WorkerJob) -> None:
@@ -133,10 +145,10 @@ class TopUp:
         job.give_up()
         self._cluster.workers.pop(name, None)
         self._cluster.worker_spec.pop(name, None)
-        scheduler = self._cluster.scheduler
+        scheduler, names = self._cluster.scheduler, _names_of(name, self._processes)
         for address, worker in list(scheduler.workers.items()):
             # Of a node that is gone nobody else tells; its tasks are given to others at once.
-            if _is_of(str(worker.name), name):
+            if str(worker.name) in names:
                 await scheduler.remove_worker(address, stimulus_id=f"job-ended-{name}")
         self._not_before = time.monotonic() + self._losses.seconds_to_wait
 
@@ -152,6 +164,6 @@ class TopUp:
             self._remarked = now
 
 
-def _is_of(worker: str, job: str) -> bool:
-    """Tell whether a worker's name is that of a job, or of one of its processes."""
-    return worker == job or worker.rpartition("-")[0] == job
+def _names_of(job: str, processes: int) -> set[str]:
+    """Return the names of the workers of a job."""
+    return {job} if processes == 1 else {f"{job}-{place}" for place in range(processes)}

@@ -22,8 +22,12 @@ from isosr_cluster.slurm.jobs import WorkerJob, job_options, log_of, script_of
 from isosr_cluster.slurm.site import Kind, Site, Workers
 from isosr_cluster.slurm.topping_up import TopUp
 
-_NEVER = {"distributed.deploy.lost-worker-timeout": "10000 days"}
-"""Dask's configuration: which jobs have ended is SLURM's to say."""
+_DASK = {
+    # Which jobs have ended is SLURM's to say.
+    "distributed.deploy.lost-worker-timeout": "10000 days",
+    # Workers that are preempted don't tell against what they did.
+    "distributed.scheduler.allowed-failures": 10,
+}
 
 _CREDENTIALS = ("_job_ca_file", "_job_cert", "_job_key")
 """Where dask-jobqueue keeps the files of credentials, which are gone once they are closed."""
@@ -100,7 +104,7 @@ def open_slurm(
     commands.check(script_of(options["directives"]))
     logs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(dask.config.set(_NEVER))
+        stack.enter_context(dask.config.set(_DASK))
         stack.enter_context(quiet())
         cluster = stack.enter_context(_started(site, options, logs))
         keeper = TopUp(cluster, count, partial(log_of, logs, name), say)
