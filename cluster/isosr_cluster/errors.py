@@ -31,5 +31,9 @@ class SlurmError(ClusterError, RuntimeError):
     """SLURM refuses what it is asked, or does not answer."""
 
 
+class SlurmBusyError(SlurmError):
+    """SLURM can't do it now, and may later: it does not answer, or a limit is reached."""
+
+
 class WorkersLostError(ClusterError, RuntimeError):
     """Jobs of workers end again and again before they have done anything."""

@@ -133,10 +133,11 @@ class Flight(Generic[Item]):
         """
         futures = self._ended_meanwhile()
         self._ended_since += len(futures)
-        finished = [future for future in futures if future.status == "finished"]
-        values = self._values(finished)
+        # Seen once: the result of one whose worker dies now is no longer finished.
+        finished = {future for future in futures if future.status == "finished"}
+        values = self._values(list(finished))
         for future in futures:
-            if future.status == "finished" and future not in values:
+            if future in finished and future not in values:
                 # Its worker died with the result, or is stopped: it will be computed again.
                 self._client.loop.add_callback(self._watch_later, future)
                 continue

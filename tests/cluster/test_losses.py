@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from isosr_cluster.errors import SlurmError
-from isosr_cluster.slurm.losses import MOST_REFUSED, MOST_STILLBORN, Loss, Losses
+from isosr_cluster.errors import SlurmBusyError, SlurmError
+from isosr_cluster.slurm.commands import Job
+from isosr_cluster.slurm.losses import (
+    MOST_REFUSED,
+    MOST_STILLBORN,
+    Loss,
+    Losses,
+    never_begins,
+)
 
 DRIVER = "tls://10.0.0.1:4000"
 
@@ -141,3 +148,34 @@ def test_a_node_from_which_a_worker_came_begins_anew():
         losses.add(loss(number, node="n1"))
         losses.works_on("n1")
     assert losses.shunned == []
+
+
+def test_limits_of_slurm_are_waited_for():
+    losses = Losses(1)
+    for _ in range(2000):
+        losses.refused(SlurmBusyError("QOSMaxSubmitJobPerUserLimit"))
+    assert problem(losses, running=0) is None
+    assert losses.seconds_to_wait == 60
+
+
+def test_jobs_that_were_stillborn_long_ago_are_forgotten():
+    losses = Losses(100)
+    for number in range(MOST_STILLBORN):
+        losses.add(loss(number))
+    losses.progress(14000, 0)
+    losses.add(loss(9, "PREEMPTED", joined=True))
+    assert problem(losses, running=0) is None
+
+
+@pytest.mark.parametrize(
+    ("reasons", "never"),
+    [
+        (["PartitionTimeLimit"], True),
+        (["PartitionTimeLimit", "BadConstraints"], True),
+        (["PartitionTimeLimit", "Priority"], False),
+        ([], False),
+    ],
+)
+def test_jobs_that_never_begin_are_a_problem(reasons, never):
+    waiting = [Job(n, "PENDING", "", "10:00", "", why, "", "") for n, why in enumerate(reasons)]
+    assert (never_begins(waiting) is not None) == never

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from faults import assert_identical
-from harness import CPUS, GPUS
+from harness import CPUS, GPUS, NODES
 from restoring import JOB, jobs_of_workers, restoring, shown_by, site_file
 
-from isosr_cluster.slurm import commands
+from isosr_cluster.errors import ClusterConfigError, SlurmError
+from isosr_cluster.slurm import commands, workers
 from isosr_cluster.slurm.losses import MOST_STILLBORN
 from isosr_cluster.slurm.site import Site
 from isosr_cluster.slurm.workers import open_slurm
@@ -27,7 +28,7 @@ def test_workers_that_can_not_start_are_an_error_after_a_few_jobs(
     broken = {
         "no python": ({"python": "/usr/bin/false"}, "has left nothing in"),
         "failing setup": ({"setup": ["echo no module here >&2", "exit 3"]}, "no module here"),
-        "foreign python": ({"python": f"{FOREIGN} -I"}, "No module named"),
+        "foreign python": ({"python": FOREIGN, "setup": ["unset PYTHONPATH"]}, "No module named"),
     }
     begun = {}
     for name, (described, reason) in broken.items():
@@ -78,6 +79,66 @@ def test_what_slurm_would_not_take_is_refused_at_once_in_its_words(
     assert words in capsys.readouterr().err
     assert list_of(tmp_path) == ["site.yaml"]
     assert commands.find_jobs().keys() == before.keys()
+
+
+def test_a_walltime_that_no_job_may_have_is_said_and_not_waited_for(
+    isosr, slurm, stage, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    slurm.run("scontrol", "update", "PartitionName=high", "MaxTime=5")
+    try:
+        assert commands.time_limit("high") == 300
+        assert commands.time_limit(None) is None
+        with pytest.raises(SlurmError, match="no partition nowhere"):
+            commands.time_limit("nowhere")
+        site = site_file(tmp_path / "site.yaml", cpu={**JOB, "partition": "high"})
+        assert isosr(*restoring(stage, tmp_path / "out.zarr", site)) == 1
+        assert "never begin: PartitionTimeLimit, says SLURM of job" in capsys.readouterr().err
+        assert isosr("site", "check", site) == 1
+        shown = capsys.readouterr().out
+        assert "cpu.walltime is 0-00:10:00, and the partition allows 0-00:05:00" in shown
+    finally:
+        slurm.run("scontrol", "update", "PartitionName=high", "MaxTime=INFINITE")
+    assert not jobs_of_workers()
+
+
+def test_folders_may_have_any_name(slurm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logs = tmp_path / 'a b"; touch PWNED; $HOME 50%j'
+    site = Site.model_validate({"cpu": JOB, "interface": "lo", "notice": 10})
+    with open_slurm(site, "cpu", 1, logs=logs) as client:
+        (folder,) = client.run(os.getcwd).values()
+        assert len(list(logs.glob(".credentials-*"))) == 1
+    assert not (Path(folder) / "PWNED").exists()
+    (log,) = logs.iterdir()
+    assert log.name.startswith("isosr-workers-")
+
+
+def test_an_interface_that_is_not_there_is_named(slurm, tmp_path):
+    site = Site.model_validate({"cpu": JOB, "interface": "nowhere0", "notice": 10})
+    with (
+        pytest.raises(ClusterConfigError, match=r"nowhere0.*; see interface in the site file"),
+        open_slurm(site, "cpu", 1, logs=tmp_path / "logs"),
+    ):
+        pass
+
+
+def test_a_driver_waits_for_nodes_that_are_down(slurm, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setattr(workers, "SECONDS_BETWEEN_CHECKS", 1.0)
+    site = Site.model_validate({"cpu": JOB, "interface": "lo", "notice": 10})
+    told = []
+
+    def say(text: str) -> None:
+        told.append(text)
+        if text.startswith("waiting for SLURM to take jobs"):
+            slurm.resume(NODES[0])
+
+    for node in NODES:
+        slurm.down(node)
+    with open_slurm(site, "cpu", 1, logs=tmp_path / "logs", say=say) as client:
+        assert len(client.scheduler_info()["workers"]) == 1
+    assert "Requested node configuration is not available" in told[0]
 
 
 def test_each_process_of_a_job_sees_a_gpu_of_its_own(slurm, tmp_path):

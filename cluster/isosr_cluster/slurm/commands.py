@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from isosr_cluster.errors import SlurmError
+from isosr_cluster.errors import SlurmBusyError, SlurmError
 
 _SECONDS_TO_ANSWER = 60.0
 _WAITS = (1.0, 3.0, 10.0)
 """Seconds before further attempts at a question that the controller was too busy to answer."""
 
 _BUSY = ("Socket timed out", "Unable to contact slurm controller", "Connection refused")
+_LIMITS = ("MaxSubmit", "submit limit", "MaxJobs", "temporarily", "Job rate limit", "try again")
+"""Words of refusals that don't last; further ones mean what is asked for."""
+
+_NONE_JUST_NOW = "Requested node configuration is not available"
+"""What a question about a job is answered with also where all nodes that could are down."""
+
 _ENDED = {
     "BOOT_FAIL",
     "CANCELLED",
@@ -29,6 +37,8 @@ _ENDED = {
     "TIMEOUT",
 }
 _HABITS = ("SBATCH_", "SQUEUE_", "SCANCEL_")
+_INHERITED = ("SLURM_RESTART_COUNT",)
+_NUMBER = re.compile(r"(?P<number>\d+)(?:;\S+)?")
 _COLUMNS = ("%A", "%T", "%M", "%l", "%N", "%r", "%k", "%j")
 _BETWEEN = "\x1f"
 _NONE = ("", "(null)", "None", "n/a")
@@ -77,11 +87,17 @@ def submit(script: str) -> int:
 
     Raises
     ------
+    SlurmBusyError
+        When SLURM does not answer, or a limit of jobs is reached.
     SlurmError
         With SLURM's own message, when it is refused.
     """
     # Asked once: one that the controller took without saying so would be there twice.
-    return int(_run(["sbatch", "--parsable"], script).partition(";")[0])
+    told = _run(["sbatch", "--parsable"], script)
+    match = _NUMBER.fullmatch(told.splitlines()[-1].strip()) if told.strip() else None
+    if match is None:
+        raise SlurmError(f"sbatch did not say the number of the job, but {told[:200]!r}")
+    return int(match["number"])
 
 
 def check(script: str) -> None:
@@ -93,10 +109,50 @@ def check(script: str) -> None:
 
     Raises
     ------
+    SlurmBusyError
+        When no node could run it, or none that is up.
     SlurmError
-        With SLURM's own message: there is no such partition, or no node with so much memory.
+        With SLURM's own message: there is no such partition.
     """
-    _patiently(["sbatch", "--test-only"], script)
+    try:
+        _patiently(["sbatch", "--test-only"], script)
+    except SlurmError as error:
+        if _NONE_JUST_NOW in str(error):
+            raise SlurmBusyError(str(error)) from error
+        raise
+
+
+def time_limit(partition: str | None) -> int | None:
+    """Return how many seconds jobs may run in a partition; None where there is no limit.
+
+    Parameters
+    ----------
+    partition : str or None
+        None: SLURM's default.
+
+    Raises
+    ------
+    SlurmError
+        When SLURM does not answer, or there is no such partition.
+    """
+    asked = ["--partition", partition] if partition else []
+    told = _patiently(["sinfo", "--noheader", "--format=%P|%l", *asked])
+    for line in told.splitlines():
+        name, _, limit = line.partition("|")
+        if partition or name.endswith("*"):
+            return None if limit.strip() == "infinite" else _in_seconds(limit.strip())
+    if partition:
+        raise SlurmError(f"SLURM knows no partition {partition}; sinfo names those there are")
+    return None
+
+
+def _in_seconds(limit: str) -> int:
+    """Read what SLURM writes as [days-][hours:]minutes:seconds."""
+    days, _, rest = limit.rpartition("-")
+    seconds = 0
+    for part in rest.split(":"):
+        seconds = 60 * seconds + int(part)
+    return 86400 * int(days or 0) + seconds
 
 
 def find_jobs(ids: Collection[int] | None = None) -> dict[int, Job]:
@@ -159,11 +215,8 @@ def _parsed(line: str) -> Job | None:
 def _patiently(command: Sequence[str], script: str | None = None) -> str:
     """Run a command that may be run twice; ask again while the controller is busy."""
     for wait in _WAITS:
-        try:
+        with suppress(SlurmBusyError):
             return _run(command, script)
-        except SlurmError as error:
-            if not any(words in str(error) for words in _BUSY):
-                raise
         time.sleep(wait)
     return _run(command, script)
 
@@ -171,7 +224,9 @@ def _patiently(command: Sequence[str], script: str | None = None) -> str:
 def _run(command: Sequence[str], script: str | None = None) -> str:
     # What is set for the job that this runs in, such as its memory, is not for the next, and
     # habits of the user's shell must not hide jobs, or ask before they are cancelled.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(_HABITS)}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(_HABITS) and k not in _INHERITED
+    }
     try:
         done = subprocess.run(  # noqa: S603 - a fixed command, and numbers
             command,
@@ -190,12 +245,13 @@ def _run(command: Sequence[str], script: str | None = None) -> str:
             "or load SLURM's module"
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise SlurmError(
+        raise SlurmBusyError(
             f"{command[0]} did not answer within {_SECONDS_TO_ANSWER:g} s (Socket timed out)"
         ) from error
     if done.returncode:
         told = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise SlurmError(f"SLURM refuses ({told})")
+        passing = any(words in told for words in (*_BUSY, *_LIMITS))
+        raise (SlurmBusyError if passing else SlurmError)(f"SLURM refuses ({told})")
     return done.stdout.strip("\n")
 
 

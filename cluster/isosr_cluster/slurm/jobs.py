@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from dask_jobqueue.slurm import SLURMJob
 from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface
+from distributed.security import Security
 
 from isosr_cluster.draining import ENDS_AT
 from isosr_cluster.environment import MALLOC, SCRATCH, threads_of
@@ -37,7 +39,7 @@ class WorkerJob(SLURMJob):  # type: ignore[misc] # dask-jobqueue is untyped
     """
 
     def __init__(self, *args: Any, directives: Sequence[str], **options: Any) -> None:
-        super().__init__(*args, **options)
+        super().__init__(*args, **{**options, "security": _quoted(options.get("security"))})
         self.job_header = "\n".join(f"#SBATCH {directive}" for directive in directives)
         self.number: int | None = None
         self.problem: SlurmError | None = None
@@ -65,6 +67,16 @@ class WorkerJob(SLURMJob):  # type: ignore[misc] # dask-jobqueue is untyped
         number, self.number = self.number, None
         self.status = Status.closed
         return number
+
+
+def _quoted(security: Security | None) -> Security | None:
+    """Return credentials with their paths as a shell writes them: they become its arguments."""
+    if security is None:
+        return None
+    quoted = copy.copy(security)
+    for name in ("tls_ca_file", "tls_worker_key", "tls_worker_cert"):
+        setattr(quoted, name, shlex.quote(getattr(security, name)))
+    return quoted
 
 
 def job_options(
@@ -131,7 +143,9 @@ def log_of(logs: Path, name: str, number: int | str) -> Path:
 def _directives(site: Site, jobs: Workers, name: str, comment: str, logs: Path) -> Iterator[str]:
     yield f"--job-name={name}"
     yield f"--comment={comment}"
-    yield f'--output="{log_of(logs, name, "%j")}"'
+    # SLURM takes % in the path for one of its own patterns.
+    folder = Path(str(logs).replace("%", "%%"))
+    yield f"--output={shlex.quote(str(log_of(folder, name, '%j')))}"
     # Where SLURM takes one back, another takes its place: one that came again would be too many.
     yield "--no-requeue"
     yield from site.options(jobs)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isosr_cluster.errors import SlurmError, WorkersLostError
+from isosr_cluster.errors import SlurmBusyError, SlurmError, WorkersLostError
+from isosr_cluster.slurm.commands import Job
 from isosr_cluster.slurm.logs import tail
 
 MOST_STILLBORN = 3
@@ -17,8 +19,38 @@ MOST_REFUSED = 3
 
 _LOSSES, _LOSSES_PER_JOB = 10, 2
 _LONGEST_WAIT = 60.0
+_MOST_DOUBLINGS = 10
 _STILLBORN_ON_A_NODE = 2
 _TAKEN = ("CANCELLED", "PREEMPTED")
+
+
+_NEVER = (
+    "PartitionTimeLimit",
+    "PartitionNodeLimit",
+    "BadConstraints",
+    "InvalidAccount",
+    "InvalidQOS",
+    "AssocMaxWallDurationPerJobLimit",
+    "QOSMaxWallDurationPerJobLimit",
+)
+"""Why jobs wait that SLURM has taken and will never begin."""
+
+
+def never_begins(waiting: Sequence[Job]) -> WorkersLostError | None:
+    """Tell why none of the jobs that wait will ever begin; None if one may.
+
+    Parameters
+    ----------
+    waiting : sequence of Job
+    """
+    if not waiting or any(job.reason not in _NEVER for job in waiting):
+        return None
+    reasons = ", ".join(sorted({job.reason for job in waiting}))
+    return WorkersLostError(
+        f"jobs of workers will never begin: {reasons}, says SLURM of job {waiting[0].id} "
+        f"(walltime {waiting[0].limit}); mend the site file: what is done is kept, go on with "
+        "--resume then"
+    )
 
 
 @dataclass(frozen=True)
@@ -72,6 +104,7 @@ class Losses:
         self._finished = self._joined = 0
         self._last: Loss | None = None
         self._refusal: SlurmError | None = None
+        self._waits = False
         self._on_node: Counter[str] = Counter()
         self.shunned: list[str] = []
 
@@ -79,19 +112,21 @@ class Losses:
         """Say how many tasks have ended well, and how many workers have come, until now."""
         if finished > self._finished:
             self._lost = 0
-        if joined > self._joined:
+        if joined > self._joined or finished > self._finished:
             self._stillborn = 0
         self._finished, self._joined = finished, joined
 
     def works_on(self, node: str) -> None:
-        """Say that a worker has come from a node: what ended there before was not its fault."""
+        """Say that a new worker has come from a node: what ended there was not its fault."""
         self._on_node.pop(node, None)
 
     def add(self, loss: Loss) -> None:
         """Count a job that has ended."""
         self._last = loss
         self._lost += 1
-        self._refused = 0
+        self._refused, self._waits = 0, False
+        if loss.joined:
+            self._stillborn = 0
         if not loss.stillborn:
             return
         self._stillborn += 1
@@ -103,13 +138,16 @@ class Losses:
 
     def refused(self, problem: SlurmError | None) -> None:
         """Count a job that SLURM did not take."""
-        self._refused += 1
         self._refusal = problem
+        self._refused += 1
+        self._waits = isinstance(problem, SlurmBusyError)
 
     @property
     def seconds_to_wait(self) -> float:
         """How long to wait before further jobs, after the last loss."""
-        failures = self._lost + self._refused
+        if self._waits:
+            return _LONGEST_WAIT
+        failures = min(self._lost + self._refused, _MOST_DOUBLINGS)
         return float(min(_LONGEST_WAIT, 2.0 ** (failures - 1))) if failures else 0.0
 
     def problem(self, running: int, waiting: int, driver: str) -> WorkersLostError | None:
@@ -122,7 +160,7 @@ class Losses:
         driver : str
             Where workers should reach it.
         """
-        if self._refused >= MOST_REFUSED and not running + waiting:
+        if self._refused >= MOST_REFUSED and not self._waits and not running + waiting:
             return WorkersLostError(f"no job of workers can be submitted: {self._refusal}")
         if self._last is None:
             return None

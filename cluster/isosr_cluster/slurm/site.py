@@ -184,7 +184,7 @@ class Site(_Described):
     account : str or None
         Of jobs that don't name their own.
     interface : str or None
-        Network between the nodes, such as ``ib0``; None: what the host name leads to.
+        Network between the nodes, such as ``ib0``; None: that of the default route.
     scratch : str or None
         Folder of each node for what is temporary; the shell of the job expands it.
     setup : list of str
@@ -192,7 +192,8 @@ class Site(_Described):
     directives : list of str
         Further options of ``sbatch`` for every job.
     python : str or None
-        With isosr-pipeline, on every node; None: the one that submits.
+        With isosr-pipeline, on every node; the shell of the job expands it, after `setup`: quote
+        blanks. None: the one that submits.
     encrypted : bool
         Whether driver and workers speak TLS with certificates of their own. Without it, whoever
         reaches the driver's port can run code as its user.

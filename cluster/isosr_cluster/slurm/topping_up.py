@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from isosr_cluster.errors import SlurmError, WorkersLostError
 from isosr_cluster.slurm import commands
 from isosr_cluster.slurm.commands import Job
 from isosr_cluster.slurm.jobs import WorkerJob
-from isosr_cluster.slurm.losses import Loss, Losses
+from isosr_cluster.slurm.losses import Loss, Losses, never_begins
 
 _SECONDS_UNTIL_KNOWN = 60.0
 """SLURM may not name a job at once; one that it doesn't after this time is gone."""
@@ -23,16 +24,26 @@ _SECONDS_UNTIL_KNOWN = 60.0
 _SECONDS_BETWEEN_REMARKS = 300.0
 _EXCLUDE = "--exclude="
 
+_SECONDS_OF_CALM = 15.0
+"""Between questions to SLURM, while all is as it was."""
+
+_SECONDS_OF_CARE = 30.0
+"""In which it is asked at every look, after something has changed."""
+
 
 class _Witness(SchedulerPlugin):  # type: ignore[misc] # distributed is untyped
     """Sees which workers come, and how many tasks end well; it lives in the scheduler."""
 
     def __init__(self) -> None:
         self.joined: set[str] = set()
-        self.finished = 0
+        self.finished = self.came_and_went = 0
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
         self.joined.add(str(scheduler.workers[worker].name))
+        self.came_and_went += 1
+
+    def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
+        self.came_and_went += 1
 
     def transition(self, key: Any, start: str, finish: str, *_: Any, **__: Any) -> None:
         self.finished += start == "processing" and finish == "memory"
@@ -72,6 +83,9 @@ class TopUp:
             line.removeprefix(_EXCLUDE) for line in self._directives if line.startswith(_EXCLUDE)
         ]
         self._first_seen: dict[int, float] = {}
+        self._known: set[str] = set()
+        self._asked = self._busy_until = -math.inf
+        self._came_and_went = 0
         self._not_before = 0.0
         self._remarked = time.monotonic()
         self._give_up: Callable[[], None] = lambda: None
@@ -82,9 +96,33 @@ class TopUp:
         self._give_up = call
 
     async def look(self) -> None:
-        """See which jobs have ended, and submit others in their place."""
-        if self.problem is not None:
+        """See whether jobs have ended, if some may have; asked every few seconds."""
+        if self.problem is not None or not self._is_due():
             return
+        try:
+            await self._look()
+        except Exception as error:  # noqa: BLE001 - nobody else would ever hear of it
+            self.problem = WorkersLostError(
+                f"jobs of workers can't be looked after any more ({type(error).__name__}: "
+                f"{error}); what is done is kept: go on with --resume"
+            )
+        if self.problem is not None:
+            await asyncio.to_thread(self._give_up)
+
+    def _is_due(self) -> bool:
+        """Tell whether to ask SLURM now, which has others to answer too."""
+        now, came_and_went = time.monotonic(), self._witness.came_and_went
+        missing = len(self._cluster.workers) < self._count and now >= self._not_before
+        if came_and_went != self._came_and_went or missing:
+            self._busy_until = now + _SECONDS_OF_CARE
+        self._came_and_went = came_and_went
+        if now >= self._busy_until and now < self._asked + _SECONDS_OF_CALM:
+            return False
+        self._asked = now
+        return True
+
+    async def _look(self) -> None:
+        """See which jobs have ended, and submit others in their place."""
         jobs: dict[str, WorkerJob] = dict(self._cluster.workers)
         numbers = [job.number for job in jobs.values() if job.number is not None]
         try:
@@ -95,14 +133,16 @@ class TopUp:
         for name, job in jobs.items():
             if self._is_over(name, job, found):
                 await self._forget(name, job)
-            elif job.number in found and self._has_joined(name):
+            elif job.number in found and name not in self._known and self._has_joined(name):
+                self._known.add(name)
                 self._losses.works_on(found[job.number].node)
         left = [job for job in found.values() if not job.ended]
         waiting = [job for job in left if job.state == "PENDING"]
         driver = self._cluster.scheduler.address
         self.problem = self._losses.problem(len(left) - len(waiting), len(waiting), driver)
+        if len(left) == len(waiting):
+            self.problem = self.problem or never_begins(waiting)
         if self.problem is not None:
-            await asyncio.to_thread(self._give_up)
             return
         self._remark(waiting)
         if time.monotonic() >= self._not_before:

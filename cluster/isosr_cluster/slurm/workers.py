@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,9 +16,10 @@ from dask_jobqueue.slurm import SLURMCluster
 from distributed import Client
 from tornado.ioloop import PeriodicCallback
 
-from isosr_cluster.errors import ClusterConfigError, SlurmError
+from isosr_cluster.errors import ClusterConfigError, SlurmBusyError, SlurmError
 from isosr_cluster.quiet import quiet
 from isosr_cluster.slurm import commands
+from isosr_cluster.slurm.credentials import temporary_credentials
 from isosr_cluster.slurm.jobs import WorkerJob, job_options, log_of, script_of
 from isosr_cluster.slurm.site import Kind, Site, Workers
 from isosr_cluster.slurm.topping_up import TopUp
@@ -29,12 +31,11 @@ _DASK = {
     "distributed.scheduler.allowed-failures": 10,
 }
 
-_CREDENTIALS = ("_job_ca_file", "_job_cert", "_job_key")
-"""Where dask-jobqueue keeps the files of credentials, which are gone once they are closed."""
-
 _SECONDS_BETWEEN_LOOKS = 2.0
-_MORE_SECONDS_PER_JOB = 0.1
 _SECONDS_BETWEEN_WAITS = 0.2
+SECONDS_BETWEEN_CHECKS = 60.0
+_SECONDS_FOR_NODES = 1800.0
+"""A chain must not end because all nodes are down for a while when its job begins."""
 
 
 class _Cluster(SLURMCluster):  # type: ignore[misc] # dask-jobqueue is untyped
@@ -101,7 +102,7 @@ def open_slurm(
     count = jobs.jobs_for(workers)
     logs = logs.absolute()
     options = job_options(site, jobs, threads_per_worker, name, comment, logs)
-    commands.check(script_of(options["directives"]))
+    _check(script_of(options["directives"]), say)
     logs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(_DASK))
@@ -127,6 +128,19 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def _check(script: str, say: Callable[[str], None]) -> None:
+    """Have SLURM tell whether it would take jobs; in a job, nodes that are down are waited for."""
+    until = time.monotonic() + (_SECONDS_FOR_NODES if "SLURM_JOB_ID" in os.environ else 0.0)
+    while True:
+        try:
+            return commands.check(script)
+        except SlurmBusyError as error:
+            if time.monotonic() > until:
+                raise
+            say(f"waiting for SLURM to take jobs of workers: {error}")
+        time.sleep(SECONDS_BETWEEN_CHECKS)
+
+
 def _of_kind(site: Site, kind: Kind) -> Workers:
     jobs = site.workers(kind)
     if jobs is None:
@@ -139,21 +153,27 @@ def _of_kind(site: Site, kind: Kind) -> Workers:
 
 @contextmanager
 def _started(site: Site, options: dict[str, Any], logs: Path) -> Iterator[_Cluster]:
-    encryption = {"security": True, "shared_temp_directory": str(logs)} if site.encrypted else {}
-    cluster = _Cluster(
-        **options,
-        **encryption,
-        silence_logs=False,
-        scheduler_options={"dashboard_address": "127.0.0.1:0", "port": 0},
-    )
-    try:
-        yield cluster
-    finally:
-        _cancel_all(cluster)
-        cluster.close()
-        for name in _CREDENTIALS:
-            if (file := getattr(cluster, name, None)) is not None:
-                file.close()
+    with ExitStack() as stack:
+        encryption = {}
+        if site.encrypted:
+            encryption["security"] = stack.enter_context(temporary_credentials(logs))
+        try:
+            cluster = _Cluster(
+                **options,
+                **encryption,
+                silence_logs=False,
+                scheduler_options={"dashboard_address": "127.0.0.1:0", "port": 0},
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            cause = error.__cause__ or error
+            raise ClusterConfigError(
+                f"no workers can be led from here ({cause}); see interface in the site file"
+            ) from error
+        try:
+            yield cluster
+        finally:
+            _cancel_all(cluster)
+            cluster.close()
 
 
 def _cancel_all(cluster: _Cluster) -> None:
@@ -173,8 +193,7 @@ async def _stop_growing(cluster: _Cluster) -> None:
 
 @contextmanager
 def _looking(cluster: _Cluster, keeper: TopUp, count: int) -> Iterator[None]:
-    milliseconds = 1e3 * (_SECONDS_BETWEEN_LOOKS + _MORE_SECONDS_PER_JOB * count)
-    callback = PeriodicCallback(keeper.look, milliseconds)
+    callback = PeriodicCallback(keeper.look, 1e3 * _SECONDS_BETWEEN_LOOKS)
     cluster.scale(jobs=count)
     cluster.loop.add_callback(callback.start)
     try:

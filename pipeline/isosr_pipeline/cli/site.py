@@ -29,7 +29,7 @@ def command() -> None:
 )
 @click.pass_context
 def check(ctx: click.Context, site: Path, output: Path) -> None:
-    """Submit a job of a minute for each kind of workers in SITE.yaml, and say what is wrong.
+    """Submit a short job for each kind of workers in SITE.yaml, and say what is wrong.
 
     Checked are: whether SLURM takes such jobs, whether their workers reach this process, have the
     same programs, see their GPUs, and can write to scratch and to the output's file system.

@@ -13,13 +13,15 @@ from isosr_cluster.asking import ask_all
 from isosr_cluster.errors import ClusterError
 from isosr_cluster.slurm import commands
 from isosr_cluster.slurm.jobs import script_of
-from isosr_cluster.slurm.site import Kind, Site, Workers
+from isosr_cluster.slurm.site import Kind, Resources, Site, Workers, walltime_text
 from isosr_cluster.slurm.workers import open_slurm
 from isosr_pipeline.clusters import LOGS
 from isosr_pipeline.paths import check_creatable
 from isosr_pipeline.probing import Found, Probe, common_versions
 
-_SECONDS = 60
+_SECONDS = 300
+"""Walltime of the probe: on a slow file system importing the libraries takes minutes."""
+
 _SECONDS_FOR_THE_OTHERS = 30.0
 _JOB = "isosr-check"
 
@@ -67,9 +69,22 @@ def check_site(
 def _driver(site: Site) -> Finding:
     try:
         commands.check(script_of(site.options(site.leading)))
+        problems = _too_long("driver", site.leading)
     except ClusterError as error:
         return Finding("driver", [str(error)], [])
-    return Finding("driver", [], ["SLURM would take jobs that lead workers"])
+    remarks = [] if problems else ["SLURM would take jobs that lead workers"]
+    return Finding("driver", problems, remarks)
+
+
+def _too_long(section: str, job: Resources) -> list[str]:
+    """Say whether jobs ask for more time than their partition allows: such ones never begin."""
+    limit = commands.time_limit(job.partition)
+    if limit is None or job.walltime <= limit:
+        return []
+    return [
+        f"{section}.walltime is {walltime_text(job.walltime)}, and the partition allows "
+        f"{walltime_text(limit)}: such jobs would wait for ever; give less"
+    ]
 
 
 def _workers(
@@ -87,6 +102,7 @@ def _workers(
                 waited = time.monotonic() - begin
                 client.wait_for_workers(jobs.per_job, timeout=_SECONDS_FOR_THE_OTHERS)
                 found = ask_all(client, probe)
+            too_long = _too_long(kind, jobs)
         except TimeoutError:
             seconds = _SECONDS_FOR_THE_OTHERS
             few = (
@@ -96,7 +112,7 @@ def _workers(
         except ClusterError as error:
             return Finding(kind, [str(error)], [])
         problems = dict.fromkeys(text for worker in found for text in worker.problems)
-        problems.update(dict.fromkeys(_together(token, jobs, found)))
+        problems.update(dict.fromkeys([*_together(token, jobs, found), *too_long]))
     return Finding(kind, list(problems), list(_remarks(found, waited)))
 
 
