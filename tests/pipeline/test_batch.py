@@ -86,7 +86,7 @@ def test_a_dry_run_prints_the_scripts_in_order_and_changes_nothing(
     for script in found.values():
         assert subprocess.run(["/bin/bash", "-n"], input=script.encode()).returncode == 0
         assert 'module load cuda  # 12\nexport X="a b"\n' in script
-        assert '${SLURM_RESTART_COUNT:-0}" -ge 3 ]' in script
+        assert '[ "$queued" -ge 3 ]' in script
     assert not any("dependency" in x for x in options(found["one, convert"]))
     assert "--dependency=afterok:<convert of one>" in options(found["one, train"])
     assert "--dependency=afterany:<evaluate of one>" in options(found["two, convert"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from isosr_pipeline.engine.output import begin_output
 from isosr_pipeline.engine.records import FILE
 from isosr_pipeline.engine.regions import RegionPlan, RegionWriter
 from isosr_pipeline.engine.survey import survey
-from isosr_pipeline.errors import HopelessError, WorkFailedError
+from isosr_pipeline.errors import HopelessError, InterruptedRunError, WorkFailedError
 from isosr_pipeline.geometry import Box, Region, RegionGrid, Zyx
 from isosr_pipeline.progress import SilentReporter
 from isosr_pipeline.store.creation import create_volume
@@ -233,6 +234,27 @@ def test_a_hopeless_error_stops_a_run_at_once(client, tmp_path):
     assert found is not None
     assert found.failures[0].region == 2
     assert found.done < 30
+
+
+def test_an_interruption_is_told_with_the_regions_that_failed(client, tmp_path):
+    out, driver = tmp_path / "out.zarr", os.getpid()
+
+    def fail(region: Region) -> None:
+        if region.index == 2:
+            raise ValueError("the slice is torn")
+        if region.index == 60:
+            os.kill(driver, signal.SIGTERM)
+        time.sleep(0.02)
+
+    with begun(out) as output, pytest.raises(InterruptedRunError) as caught:
+        output.fill(client, filler(out, fail), Told(), LABEL)
+    found = survey(out)
+    assert found is not None
+    told, done = str(caught.value), len(found.passes[LABEL].done)
+    assert done < found.passes[LABEL].total - 1
+    assert told.startswith(f"interrupted at {done} of {found.passes[LABEL].total} regions")
+    assert "1 failed, and will be tried again:\n  region 2" in told
+    assert "the slice is torn" in told
 
 
 def test_a_region_that_hangs_is_named_and_the_others_are_done(tmp_path):

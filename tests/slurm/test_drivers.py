@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from isosr_cluster.slurm import commands
-from isosr_cluster.slurm.scripts import Driver, driver_script, exit_file, log_of
+from isosr_cluster.slurm.following import follow
+from isosr_cluster.slurm.scripts import Driver, driver_script, exit_file, log_of, python_of
 from isosr_cluster.slurm.site import Resources, Site
 
 STOPPING = """
@@ -52,12 +56,12 @@ class Job:
 @pytest.fixture
 def drive(slurm, tmp_path) -> Callable[..., Job]:
     def drive(*command: str, name: str = "a", site: object = None, **asked: object) -> Job:
-        described = {"cpu": RESOURCES, **(site or {})}
+        described = Site.model_validate({"cpu": RESOURCES, **(site or {})})
         resources = Resources.model_validate({**RESOURCES, **asked})
         log = tmp_path / name / "log-%j.txt"
         log.parent.mkdir(exist_ok=True)
         driver = Driver("job; of a", "isosr:x:y", resources, command, tmp_path, log)
-        number = commands.submit(driver_script(Site.model_validate(described), driver))
+        number = commands.submit(driver_script(described, driver))
         return Job(number, log_of(number, log), slurm)
 
     return drive
@@ -88,6 +92,18 @@ def walltime_is_near(job: Job) -> None:
     job.slurm.run("scancel", "--signal=USR1", "--batch", str(job.number))
 
 
+def script_of(job: Job) -> int:
+    """Return the process of a job's script, which SLURM can't signal while it is away."""
+    name = f"SLURM_JOB_ID={job.number}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            arguments = (process / "cmdline").read_bytes()
+            environment = (process / "environ").read_bytes().split(b"\0")
+            if b"slurm_script" in arguments and name in environment:
+                return int(process.name)
+    raise AssertionError(f"job {job.number} has no script that runs")
+
+
 def test_a_command_whose_walltime_is_near_is_stopped_and_queued_again(drive, runs):
     job = drive(sys.executable, "-c", STOPPING, str(runs.path))
     runs.until("begun")
@@ -109,14 +125,16 @@ def test_slurm_gives_notice_before_the_walltime(drive, runs):
     assert runs() == ["begun", "asked"] or (runs(), job.code) == ([], "75 USR1")
 
 
-def test_restarts_are_used_up(drive, runs):
-    site = {"restarts": 1}
-    job = drive(sys.executable, "-c", STOPPING, str(runs.path), "always", site=site)
+def test_restarts_are_used_up_and_what_slurm_queues_again_does_not_count(drive, runs):
+    job = drive(sys.executable, "-c", STOPPING, str(runs.path), "always", site={"restarts": 1})
     runs.until("begun")
-    walltime_is_near(job)
+    job.slurm.run("scontrol", "requeue", str(job.number))
     runs.until("begun", "asked", "again")
     walltime_is_near(job)
+    runs.until("begun", "asked", "again", "asked", "again")
+    walltime_is_near(job)
     job.until("FAILED")
+    assert "restart 2" in job.told
     assert "queued again 1 times, the most that the site file allows (restarts)" in job.told
     assert job.code == "75 USR1"
 
@@ -126,12 +144,56 @@ def test_a_refusal_to_queue_again_is_told(drive, runs, tmp_path):
     broken = tmp_path / "bin" / "scontrol"
     broken.write_text("#!/bin/sh\necho Requested operation is disabled >&2; exit 1\n")
     broken.chmod(0o755)
-    site = {"setup": [f"PATH={tmp_path}/bin:$PATH"]}
+    site = {"setup": [f"PATH={tmp_path}/bin:$PATH"], "notice": 10}
     job = drive(sys.executable, "-c", STOPPING, str(runs.path), site=site)
     runs.until("begun")
     walltime_is_near(job)
     job.until("FAILED")
     assert "SLURM refuses to queue the job again (Requested operation is disabled)" in job.told
+
+
+def test_a_controller_that_is_away_is_asked_again(drive, runs):
+    job = drive(sys.executable, "-c", STOPPING, str(runs.path))
+    runs.until("begun")
+    script = script_of(job)
+    with job.slurm.killed():
+        os.kill(script, signal.SIGUSR1)
+        runs.until("begun", "asked")
+        # The first attempt ends in vain within 10 s or so.
+        time.sleep(12)
+    job.until("COMPLETED")
+    assert runs() == ["begun", "asked", "again"]
+    assert job.told.count("queued again") == 1
+
+
+def test_a_setup_does_not_end_what_follows(drive, runs, tmp_path):
+    tidied = tmp_path / "tidied"
+    options = ["set -euo pipefail", "IFS=,", "set -C"]
+    traps = ["trap 'exit 3' ERR", "trap '' TERM", "trap 'exit 4' USR1"]
+    site = {"setup": [*options, *traps, f"trap 'echo tidied >> {tidied}' EXIT"]}
+    job = drive(sys.executable, "-c", STOPPING, str(runs.path), site=site)
+    runs.until("begun")
+    walltime_is_near(job)
+    job.until("COMPLETED")
+    assert runs() == ["begun", "asked", "again"]
+    assert "isosr-job: the walltime is over: queued again" in job.told
+    assert job.code == "0"
+    assert "tidied" in tidied.read_text()
+
+
+def test_the_shell_expands_the_python_of_a_site(drive, tmp_path):
+    site = {"setup": [f"HERE={Path(sys.executable).parent}"], "python": "$HERE/python"}
+    python = python_of(Site.model_validate({"cpu": RESOURCES, **site}))
+    job = drive(python, "-c", "print('$HERE')", site=site)
+    job.until("COMPLETED")
+    assert job.told.endswith("$HERE\n")
+
+
+@pytest.mark.parametrize(("script", "ended"), [("true", "0"), ("exit 3", "FAILED")])
+def test_a_job_whose_file_is_not_seen_has_ended_as_slurm_says(slurm, tmp_path, script, ended):
+    job = slurm.submit(script)
+    slurm.wait_for(job, {"COMPLETED", "FAILED"})
+    assert follow(job, tmp_path / "a.log", print, lambda: False) == ended
 
 
 def test_a_cancelled_command_is_asked_to_stop_and_not_queued_again(drive, runs):

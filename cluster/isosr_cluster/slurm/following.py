@@ -59,6 +59,9 @@ def _ending(log: Path, found: Job | None) -> str:
     try:
         return exit_file(log).read_text(encoding="utf-8").strip()
     except OSError:
+        # SLURM says so of exit code 0 only; other nodes may see the file late, or never.
+        if found and found.state == "COMPLETED":
+            return "0"
         return found.state if found else "forgotten by SLURM"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,28 @@ BEGINS = "isosr-job: begins"
 RESUMABLE = 75
 """Exit code of a command that has kept what is done, and can be given again."""
 
+_SECONDS_TO_LEAVE = 5
+"""Of the notice, that no further attempt at queueing again begins in."""
+
 _ODD = re.compile(r"[^\w.+-]")
+
+
+class InShell(str):
+    """A word of a command that the shell of the job expands, as in ``$HOME/bin/python``."""
+
+    __slots__ = ()
+
+
+def python_of(site: Site) -> str:
+    """Return the Python of a site's drivers as a word of their commands.
+
+    As in its workers' jobs, the shell expands what the site file gives, after the lines of `setup`.
+
+    Parameters
+    ----------
+    site : Site
+    """
+    return sys.executable if site.python is None else InShell(site.python)
 
 
 @dataclass(frozen=True)
@@ -37,6 +59,7 @@ class Driver:
     resources : Resources
         What it asks for.
     command : sequence of str
+        Taken as they are, but for those that are `InShell`.
     folder : Path
         Where the command runs; every node sees it.
     log : Path
@@ -99,8 +122,10 @@ def driver_script(site: Site, driver: Driver) -> str:
     """Write the batch script of a driver.
 
     The command runs as a child of the script. When the walltime is near (USR1), it is asked to stop
-    by SIGTERM, and if it has left with 75 the job is queued again, `Site.restarts` times at most.
-    A SIGTERM, as scancel and preemption send it, is passed on, and the job not queued again.
+    by SIGTERM, and if it has left with 75 the job is queued again, `Site.restarts` times at most;
+    what SLURM queues again by itself does not count. While SLURM refuses, it is asked again until
+    the notice is nearly over. A SIGTERM, as scancel and preemption send it, is passed on, and the
+    job not queued again.
 
     Parameters
     ----------
@@ -127,8 +152,9 @@ def driver_script(site: Site, driver: Driver) -> str:
         "@BEGINS@": BEGINS,
         "@CODE@": str(RESUMABLE),
         "@RESTARTS@": str(site.restarts),
+        "@NOTICE@": str(site.notice - _SECONDS_TO_LEAVE),
         "@SETUP@": f"{exports}{setup}",
-        "@COMMAND@": shlex.join(driver.command),
+        "@COMMAND@": " ".join(map(_word, driver.command)),
     }
     body = re.sub("|".join(values), lambda match: values[match.group()], _BODY)
     return f"#!/bin/bash\n{header}{body}"
@@ -150,6 +176,10 @@ def _options(site: Site, driver: Driver) -> Iterator[str]:
         yield f"--dependency={','.join(driver.after)}"
 
 
+def _word(word: str) -> str:
+    return word if isinstance(word, InShell) else shlex.quote(word)
+
+
 def _in_shell(log: Path) -> str:
     """Return the path of a log as the shell of the job writes it."""
     before, _, behind = log.name.partition("%j")
@@ -160,7 +190,7 @@ def _in_shell(log: Path) -> str:
 _BODY = """\
 
 log=@LOG@
-child= asked= trapped= seen= passed=0
+child= asked= trapped= seen= until= kept= theirs= passed=0 queued=0
 
 say() { echo "isosr-job: $*"; }
 
@@ -170,16 +200,33 @@ pass_on() {
     if [ -n "$child" ] && (( passed++ == 0 )); then kill -TERM "$child" 2>/dev/null; fi
 }
 leave() {
-    echo "$1${asked:+ $asked}" > "$log.exit.partial" && mv "$log.exit.partial" "$log.exit"
+    [ -n "$kept" ] || { echo "$1${asked:+ $asked}" > "$log.exit.partial" &&
+        mv "$log.exit.partial" "$log.exit"; }
+    eval "$theirs"
 }
-trap 'trapped=1; asked=${asked:-USR1}; pass_on' USR1
-trap 'trapped=1; asked=TERM; pass_on' TERM
-trap 'leave $?' EXIT
+listen() {
+    trap 'trapped=1; asked=${asked:-USR1}; until=${until:-$((SECONDS + @NOTICE@))}; pass_on' USR1
+    trap 'trapped=1; asked=TERM; pass_on' TERM
+    trap 'leave $?' EXIT
+}
+listen
 
 rm -f "$log.exit"
+# SLURM's own count has preemptions and lost nodes, too.
+[ "${SLURM_RESTART_COUNT:-0}" != 0 ] || rm -f "$log.queued"
+if [ -e "$log.queued" ]; then read -r queued < "$log.queued"; queued=$((queued)); fi
 where="job $SLURM_JOB_ID on $(hostname), restart ${SLURM_RESTART_COUNT:-0}"
 echo "@BEGINS@ $where, $(date '+%F %T')"
 @SETUP@
+# What the setup has set for its own lines, such as set -e, must not end what follows.
+set +euCm
+trap - ERR DEBUG RETURN
+unset IFS
+eval "theirs=($(trap -p EXIT))"
+theirs=${theirs[2]}
+if [ "$theirs" = 'leave $?' ]; then theirs=; fi
+listen
+
 code=@CODE@
 if [ -z "$asked" ]; then
     @COMMAND@ &
@@ -197,14 +244,23 @@ if [ -z "$asked" ]; then
     done
 fi
 
+queue_again() {
+    # The script ends where it is obeyed: what belongs to that comes before.
+    echo $((queued + 1)) > "$log.queued"
+    while ! told=$(scontrol requeue "$SLURM_JOB_ID" 2>&1); do
+        [ "$asked" = USR1 ] && [ "$SECONDS" -lt "$until" ] || return 1
+        sleep 2
+    done
+}
+
 # 143: the command was asked before it could listen, and has done nothing.
 if [ "$asked" = USR1 ] && { [ "$code" = @CODE@ ] || [ "$code" = 143 ]; }; then
-    if [ "${SLURM_RESTART_COUNT:-0}" -ge @RESTARTS@ ]; then
-        say "the walltime is over, and the job was queued again ${SLURM_RESTART_COUNT:-0} times," \\
+    if [ "$queued" -ge @RESTARTS@ ]; then
+        say "the walltime is over, and the job was queued again $queued times," \\
             "the most that the site file allows (restarts); submit the brain again to go on"
-    elif told=$(scontrol requeue "$SLURM_JOB_ID" 2>&1); then
+    elif queue_again; then
         say "the walltime is over: queued again"
-        trap - EXIT
+        kept=1
     else
         say "the walltime is over, and SLURM refuses to queue the job again ($told);" \\
             "submit the brain again to go on"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from isosr_cluster.clients import LOCAL
 from isosr_cluster.slurm.commands import Job
-from isosr_cluster.slurm.scripts import JOBS, Driver, driver_script, plain_name
+from isosr_cluster.slurm.scripts import JOBS, Driver, driver_script, plain_name, python_of
 from isosr_cluster.slurm.site import Resources, Site
 from isosr_pipeline.batch.entries import Entry
 from isosr_pipeline.batch.freezing import JOBS_FOLDER, brain_copy, site_copy
@@ -182,7 +181,7 @@ def script_of(entry: Entry, step: Step, terms: Terms, after: Sequence[str] = ())
         When its paths can't be used.
     """
     output = entry.brain.output
-    command = [terms.site.python or sys.executable, "-m", "isosr_pipeline", "run"]
+    command = [python_of(terms.site), "-m", "isosr_pipeline", "run"]
     command += [str(brain_copy(output)), "--step", step]
     if step == "train":
         command += ["--cluster", LOCAL]

@@ -59,13 +59,23 @@ class _Failures:
             self.stop = f"the first {self.count} all failed, so no other region was tried"
 
     def describe(self, total: int, label: str) -> str:
-        shown = "\n  ".join(self.shown)
-        more = self.count - len(self.shown)
-        rest = f"\n  and {more} more" if more > 0 else ""
         stop = f"{self.stop}\n" if self.stop else ""
         return (
-            f"{label}: {self.count} of {total} regions failed:\n  {shown}{rest}\n{stop}"
+            f"{label}: {self.count} of {total} regions failed:{self._listed()}\n{stop}"
             f"what is done is kept; {_GO_ON}"
+        )
+
+    def describe_interrupted(self, done: int, total: int) -> str:
+        failed = f"\n{self.count} failed, and will be tried again:{self._listed()}"
+        return (
+            f"interrupted at {done} of {total} regions; what is done is kept: go on with --resume "
+            f"(run does so by itself){failed if self.count else ''}"
+        )
+
+    def _listed(self) -> str:
+        more = self.count - len(self.shown)
+        return "".join(f"\n  {line}" for line in self.shown) + (
+            f"\n  and {more} more" if more > 0 else ""
         )
 
 
@@ -82,8 +92,9 @@ def fill(
 ) -> None:
     """Run a job on every region that the ledger doesn't have, and record each as it is done.
 
-    A region that fails is named at the end; the others are done all the same, and are kept. A disk
-    that is full ends the work at once, and so does a `HopelessError` of the job. Records are synced
+    A region that fails is named at the end; the others are done all the same, and are kept. An
+    interruption before all were tried is told as such, and the failures with it. A disk that is
+    full ends the work at once, and so does a `HopelessError` of the job. Records are synced
     to the disk within a second or two, and at the end.
 
     Tasks that are cancelled may run on where the cluster is not this machine's. What they write is
@@ -112,7 +123,7 @@ def fill(
     HopelessError
         When one failed as all others would.
     InterruptedRunError
-        After Ctrl-C or SIGTERM.
+        After Ctrl-C or SIGTERM; also when regions failed, if others were not tried yet.
     """
     done = ledger.done[label]
     before = len(done)
@@ -148,13 +159,11 @@ def fill(
     # Where the store is gone, that is why regions failed.
     ledger.require_there()
     _synced(ledger, ledger.sync)
-    if failures.count:
+    untried = len(grid) - len(done) - failures.count
+    if failures.count and (failures.stop or not (interrupted and untried)):
         raise WorkFailedError(failures.describe(len(grid), label))
     if interrupted:
-        raise InterruptedRunError(
-            f"interrupted at {len(done)} of {len(grid)} regions; what is done is kept: go on with "
-            "--resume (run does so by itself)"
-        )
+        raise InterruptedRunError(failures.describe_interrupted(len(done), len(grid)))
 
 
 def _recorded(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from isosr_cluster.slurm import commands
 from isosr_cluster.slurm.following import follow
-from isosr_cluster.slurm.scripts import Driver, driver_script, log_of
+from isosr_cluster.slurm.scripts import Driver, driver_script, log_of, python_of
 from isosr_cluster.slurm.site import Site, Workers
-from isosr_models.model_folder import write_durably
+from isosr_models.checkpoint import CHECKPOINT
+from isosr_models.model_folder import DESCRIPTION, write_durably
 from isosr_pipeline.clusters import LOGS
 from isosr_pipeline.errors import (
     InputError,
@@ -28,6 +27,12 @@ from isosr_pipeline.settings import IfExists, TrainSettings
 from isosr_pipeline.site_files import kind_for
 
 _NAME = "isosr-train"
+_OVERWRITE = """\
+checkpoint=$1 description=$2
+shift 2
+if [ "$checkpoint" -nt "$0" ] || [ "$description" -nt "$0" ]; then exec "$@" --resume; fi
+exec "$@" --overwrite
+"""
 
 
 def train_in_job(
@@ -86,7 +91,7 @@ def train_in_job(
             name=_NAME,
             comment="isosr:train",
             resources=resources,
-            command=_command(stores, model, parameters, site, if_exists),
+            command=training_command(stores, model, parameters, site, if_exists),
             folder=Path.cwd(),
             log=folder / "train-%j.log",
         ),
@@ -130,17 +135,30 @@ def training_resources(settings: TrainSettings, site: Site, key: str = "device")
     return found
 
 
-def _command(
+def training_command(
     stores: Sequence[Path], model: Path, parameters: Path, site: Site, if_exists: IfExists
 ) -> list[str]:
-    """Return what the job runs; where it was queued again, it goes on."""
+    """Return what a job of training runs; where it was queued again, it goes on.
+
+    What is to be overwritten is older than the parameters. What is younger was begun by this job:
+    that it was queued again does not tell, for SLURM may do so before anything was begun.
+
+    Parameters
+    ----------
+    stores : sequence of Path
+    model : Path
+    parameters : Path
+        A file that is written when the job is submitted.
+    site : Site
+    if_exists : {"refuse", "resume", "overwrite"}
+    """
     paths = [str(path.absolute()) for path in (*stores, model)]
-    command = [site.python or sys.executable, "-m", "isosr_pipeline", "train", *paths]
+    command = [python_of(site), "-m", "isosr_pipeline", "train", *paths]
     command += ["--parameters", str(parameters)]
     if if_exists != "overwrite":
         return [*command, "--resume"]
-    first, again = shlex.join([*command, "--overwrite"]), shlex.join([*command, "--resume"])
-    return ["sh", "-c", f'[ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] && exec {first}; exec {again}']
+    files = [str(model.absolute() / name) for name in (CHECKPOINT, DESCRIPTION)]
+    return ["sh", "-c", _OVERWRITE, str(parameters), *files, *command]
 
 
 def _require_success(number: int, ending: str | None, log: Path) -> None:
