@@ -4,12 +4,48 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from isosr_pipeline.errors import BusyError, OutputPathError
+
+_SECONDS_IN_A_JOB = 300.0
+_SECONDS_BETWEEN_TRIES = 1.0
+
+
+def flock(file: IO[Any]) -> None:
+    """Lock an open file until it is closed.
+
+    In a SLURM job it is waited for: the process of the job's run before, on a node that was lost,
+    may live on for minutes, or the file system not know yet that it has ended. Elsewhere somebody
+    is there to be told.
+
+    Parameters
+    ----------
+    file : file
+        Open for writing.
+
+    Raises
+    ------
+    BlockingIOError
+        When another process holds the lock.
+    OSError
+        When the file system has no locks.
+    """
+    patience = _SECONDS_IN_A_JOB if "SLURM_JOB_ID" in os.environ else 0.0
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        else:
+            return
 
 
 def lock(file: IO[bytes], path: Path, busy: str) -> None:
@@ -32,7 +68,7 @@ def lock(file: IO[bytes], path: Path, busy: str) -> None:
         When the file system has no locks.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(file)
     except BlockingIOError as error:
         raise BusyError(busy) from error
     except OSError as error:
@@ -62,12 +98,14 @@ def passing_lock(file: Path, path: Path, busy: str) -> Iterator[None]:
     OutputPathError
         When the file system has no locks.
     """
-    with file.open("ab") as opened:
-        lock(opened, path, busy)
-        # Whoever held it has removed it since it was opened: it guards nothing any more.
-        if os.fstat(opened.fileno()).st_nlink == 0:
-            raise BusyError(busy)
-        try:
-            yield
-        finally:
-            file.unlink(missing_ok=True)
+    while True:
+        with file.open("ab") as opened:
+            lock(opened, path, busy)
+            # Whoever held it has removed it since it was opened: it guards nothing any more.
+            if os.fstat(opened.fileno()).st_nlink == 0:
+                continue
+            try:
+                yield
+            finally:
+                file.unlink(missing_ok=True)
+            return
