@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,8 @@ from isosr_models.errors import DivergedError
 from isosr_models.methods import Objective
 from isosr_models.model_folder import DESCRIPTION, read_description, read_run
 from isosr_pipeline.engine.ledger import differences
-from isosr_pipeline.errors import InputError, OutputExistsError, ResumeError
+from isosr_pipeline.errors import BusyError, InputError, OutputExistsError, ResumeError
+from isosr_pipeline.locking import passing_lock
 from isosr_pipeline.paths import make_folder
 from isosr_pipeline.recording import remove_records
 from isosr_pipeline.settings import IfExists, TrainSettings
@@ -39,6 +40,11 @@ _REMEDIES = {"learning_rate", "beta1", "cycle_weight", "seed"}
 _MACHINE = {"precision", "processes"}
 """What depends on the machine, and is of no account once a model is trained."""
 
+_LOCK = "lock"
+"""File in the folder while it is written to."""
+
+Found = Literal["model", "checkpoint"] | None
+
 
 def describe_run(
     stores: Sequence[Path], model: Path, settings: TrainSettings, team: Team
@@ -53,12 +59,38 @@ def describe_run(
         When there is no model to start from, and training has not begun.
     """
     return {
-        "stores": [_identity(store) for store in stores],
-        **settings.model_dump(mode="json", exclude=_FREE_TO_CHANGE),
+        **_described(stores, model, settings),
         "precision": choose_precision(settings),
         "processes": team.fabric.world_size,
+    }
+
+
+def _described(stores: Sequence[Path], model: Path, settings: TrainSettings) -> dict[str, Any]:
+    """Return what of a run does not depend on the machine."""
+    return {
+        "stores": [_identity(store) for store in stores],
+        **settings.model_dump(mode="json", exclude={*_FREE_TO_CHANGE, "precision"}),
         "init": _begun_from(settings.init, model),
     }
+
+
+def is_trained(stores: Sequence[Path], model: Path, settings: TrainSettings) -> bool:
+    """Tell whether a model is there that needs no training any more, on any machine.
+
+    Parameters
+    ----------
+    stores : sequence of Path
+    model : Path
+    settings : TrainSettings
+
+    Raises
+    ------
+    ResumeError
+        When there is a model of another run.
+    """
+    if not (model / DESCRIPTION).is_file():
+        return False
+    return find(model, "resume", _described(stores, model, settings)) == "model"
 
 
 def is_begun(model: Path) -> bool:
@@ -66,9 +98,7 @@ def is_begun(model: Path) -> bool:
     return (model / DESCRIPTION).is_file() or (model / CHECKPOINT).is_file()
 
 
-def find(
-    model: Path, if_exists: IfExists, run: dict[str, Any]
-) -> Literal["model", "checkpoint"] | None:
+def find(model: Path, if_exists: IfExists, run: dict[str, Any]) -> Found:
     """Return what is there to go on from; None: training begins.
 
     Parameters
@@ -87,7 +117,7 @@ def find(
     """
     trained = (model / DESCRIPTION).is_file()
     if not is_begun(model):
-        if model.exists() and (not model.is_dir() or any(model.iterdir())):
+        if model.exists() and (not model.is_dir() or any(p.name != _LOCK for p in model.iterdir())):
             raise OutputExistsError(f"{model} exists and is not a model; give another path")
         return None
     if if_exists == "overwrite":
@@ -114,6 +144,46 @@ def _remedy(before: dict[str, Any], now: dict[str, Any]) -> str:
     return f" (auto is what the device has: give --precision {before['precision']})"
 
 
+@contextmanager
+def alone(
+    model: Path, if_exists: IfExists, run: dict[str, Any], found: Found, team: Team
+) -> Iterator[None]:
+    """Keep others from training the same model meanwhile.
+
+    Parameters
+    ----------
+    model : Path
+        Its folder is made.
+    if_exists : {"refuse", "resume", "overwrite"}
+    run : dict
+    found : {"model", "checkpoint"} or None
+        What `find` told.
+    team : Team
+        The first of its processes holds the lock.
+
+    Raises
+    ------
+    BusyError
+        When another process trains it, or has done so since `found`.
+    OutputPathError
+        When the folder can't be made, or its file system has no locks.
+    """
+    with ExitStack() as held:
+        team.first(partial(_take, held, model))
+        if team.first(partial(find, model, if_exists, run)) != found:
+            raise BusyError(
+                f"{model} has just been begun or finished by another process; look at it, and give "
+                "the command again"
+            )
+        yield
+
+
+def _take(held: ExitStack, model: Path) -> None:
+    make_folder(model)
+    busy = f"{model} is being trained by another process; wait for it or stop it"
+    held.enter_context(passing_lock(model / _LOCK, model, busy))
+
+
 def begin(
     model: Path, objective: Objective, run: dict[str, Any], is_begun: bool, team: Team
 ) -> Progress:
@@ -122,7 +192,7 @@ def begin(
     Parameters
     ----------
     model : Path
-        Cleared of what an earlier training left, unless it is gone on with.
+        A folder; cleared of what an earlier training left, unless it is gone on with.
     objective : Objective
         Put into the state of the checkpoint, if there is one.
     run : dict
@@ -137,7 +207,6 @@ def begin(
     start = Progress(iterations=0, seconds=0.0, run=run)
     if team.is_first:
         _clear(model)
-        make_folder(model)
         # From the first moment on the folder is known as an unfinished training.
         save_checkpoint(model, objective, start)
     return start

@@ -250,7 +250,9 @@ def test_one_process_at_a_time_submits_a_brain(tmp_path):
     [
         ("", None),
         (f"{BEGINS} job 1\n", None),
-        (f"{BEGINS} job 1\nisosr-pipeline: a\nisosr-pipeline: b\nbye\n", "b"),
+        # With its cause, and with what became of the job.
+        (f"{BEGINS} job 1\nisosr-pipeline: a\nisosr-pipeline: b:\n  c\n", "b:\n  c"),
+        (f"{BEGINS} job 1\nisosr-pipeline: a\nisosr-job: no\n", "a\nisosr-job: no"),
         # Of the latest run only.
         (f"{BEGINS} job 1\nisosr-pipeline: a\n{BEGINS} job 1\nKilled\n", "Killed"),
         (f"{BEGINS} job 1\n" + "\n".join("123456789"), "5\n6\n7\n8\n9"),
@@ -269,6 +271,30 @@ def test_how_a_job_ended_is_read_from_beside_its_log(tmp_path):
     for text, found in (("0\n", (0, "")), ("75 TERM\n", (75, "TERM")), ("", None)):
         (tmp_path / "a.log.exit").write_text(text)
         assert ending(log) == found
+
+
+def test_a_brain_that_cannot_be_read_does_not_hide_the_others(isosr, brain, tmp_path, capsys):
+    files = [brain(name) for name in ("record", "store", "model", "good")]
+    for damaged in ("record/jobs.json", "store/volume.zarr/zarr.json", "model/model/checkpoint"):
+        path = tmp_path / "out" / damaged
+        path.parent.mkdir(parents=True)
+        path.write_text("{")
+    path.rename(path.with_suffix(".safetensors"))
+    assert isosr("status", *files) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[:3]] == [
+        [x, "unreadable"] for x in ("record", "store", "model")
+    ]
+    assert lines[3].split() == ["good", "convert", "not", "begun"]
+    told = [line for line in lines if line.startswith("  error  ")]
+    for name, line in zip(("jobs.json", "volume.zarr", "model"), told, strict=True):
+        assert name in line
+
+    assert isosr("status", *files, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["state"] for one in found] == ["unreadable"] * 3 + ["not begun"]
+    assert "jobs.json is damaged" in found[0]["problem"]
+    assert isosr("status", files[1]) == 2
 
 
 def test_status_of_brains_works_without_slurm(isosr, brain, tmp_path, capsys):

@@ -151,3 +151,17 @@ def test_a_model_that_does_not_say_how_it_was_trained_is_not_resumed(
     assert "training has no 'run'" in shown
     assert "--overwrite" in shown
     assert json.loads((model / DESCRIPTION).read_text()) == json.loads(before)
+
+
+def test_no_job_is_queued_for_a_model_that_is_trained(store, tmp_path, isosr, capsys, monkeypatch):
+    model, site = tmp_path / "model", tmp_path / "site.yaml"
+    train([store], model, SMALL)
+    site.write_text("cpu: {cores: 1, memory: 1 GB, walltime: '1:00:00'}")
+    # No SLURM of this machine's.
+    monkeypatch.setenv("PATH", "/nonexistent")
+    command = ["train", store, model, "--width", 4, "--crop", 32, "--planes", 2, "--device", "cpu"]
+    command += ["--resume", "--cluster", site]
+    assert isosr(*command, "--iterations", 4) == 0
+    assert f"{model} is trained already" in capsys.readouterr().err
+    assert isosr(*command, "--iterations", 5) == 2
+    assert "was trained in another way" in capsys.readouterr().err

@@ -59,6 +59,21 @@ def test_a_signal_to_all_processes_saves_and_can_be_resumed(training):
     assert read_progress(model).iterations >= 3
 
 
+def test_one_process_at_a_time_trains_a_model(training, isosr, capsys):
+    process, model = training
+    command = process.args[3:]
+    for how in ("--resume", "--overwrite"):
+        assert isosr(*command, how) == 2
+        assert f"{model} is being trained by another process" in capsys.readouterr().err
+    process.kill()
+    process.wait()
+    # What is killed leaves no lock.
+    (ends,) = (i for i, word in enumerate(command) if word == "100000")
+    command[ends] = str(read_progress(model).iterations + 1)
+    assert isosr(*command, "--resume") == 0
+    assert not (model / "lock").exists()
+
+
 def test_loaders_end_with_the_process_that_they_load_for(training):
     process, _model = training
     children = psutil.Process(process.pid).children(recursive=True)

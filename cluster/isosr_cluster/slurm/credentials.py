@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,7 @@ from pathlib import Path
 
 from distributed.security import Security
 
-PREFIX = ".credentials-"
-"""Of the folders that hold them; one that is left is of a driver that was killed."""
+_PREFIX = ".credentials-"
 
 _ROLES = ("scheduler", "worker", "client")
 _FILE = "tls_ca_file"
@@ -32,11 +32,22 @@ def temporary_credentials(folder: Path) -> Iterator[Security]:
         For scheduler, workers and client; the files are removed at the end.
     """
     made = Security.temporary().get_tls_config_for_role("worker")
-    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=folder) as name:
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder) as name:
         paths = {kind: _written(Path(name) / kind, made[kind]) for kind in ("key", "cert")}
         named = {f"tls_{role}_{kind}": path for role in _ROLES for kind, path in paths.items()}
         authority = _written(Path(name) / "ca", made["ca_file"])
         yield Security(require_encryption=True, **{_FILE: authority}, **named)
+
+
+def remove_left(folder: Path) -> None:
+    """Remove what drivers that were killed have left; none may run that writes there.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+    for left in folder.glob(f"{_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _written(path: Path, content: str) -> str:

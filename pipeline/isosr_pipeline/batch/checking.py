@@ -11,7 +11,7 @@ from isosr_models.errors import ModelError
 from isosr_models.model_folder import read_description
 from isosr_pipeline.batch.chains import Chain, Terms, resources_of, script_of
 from isosr_pipeline.batch.entries import refuse
-from isosr_pipeline.batch.freezing import frozen_text
+from isosr_pipeline.batch.freezing import brain_copy, frozen_text
 from isosr_pipeline.engine.output import check_output
 from isosr_pipeline.errors import InputError, MissingInputError, ResumeError
 from isosr_pipeline.paths import check_creatable
@@ -54,6 +54,7 @@ def _check(chain: Chain, terms: Terms) -> None:
         _check_complete(chain)
     if not chain.missing:
         return
+    _check_live(chain)
     if "convert" in chain.missing:
         source, _array = split_location(brain.source)
         if not source.exists():
@@ -75,6 +76,16 @@ def _check(chain: Chain, terms: Terms) -> None:
         )
     check_creatable(brain.output / "jobs")
     frozen_text(brain, chain.entry.label)
+
+
+def _check_live(chain: Chain) -> None:
+    """Refuse to go on with what run has begun in jobs of a site: no copies were made for it."""
+    if chain.live and not brain_copy(chain.entry.brain.output).is_file():
+        jobs = ", ".join(f"{step} is job {job.id}" for step, job in chain.live.items())
+        raise InputError(
+            f"the command run is at work on this brain ({jobs}); wait for it, or cancel the brain "
+            "first"
+        )
 
 
 def _check_complete(chain: Chain) -> None:

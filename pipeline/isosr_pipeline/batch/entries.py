@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from isosr_pipeline.batch.tables import read_table
 from isosr_pipeline.brain import Brain, read_brain
+from isosr_pipeline.clusters import tag_of
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.yaml_files import variables_in
 
@@ -37,8 +37,7 @@ class Entry:
     @property
     def tag(self) -> str:
         """What the comments of all of its jobs begin with; by its folder of results alone."""
-        path = str(self.brain.output.resolve())
-        return f"isosr:{hashlib.sha256(path.encode()).hexdigest()[:16]}"
+        return tag_of(self.brain.output)
 
 
 def read_entries(files: Sequence[Path], template: Path | None, table: Path | None) -> list[Entry]:

@@ -14,7 +14,8 @@ _LAST_LINES = 5
 def last_error(log: Path) -> str | None:
     """Return the last message of the program in a log; if there is none, its last lines.
 
-    Only what the latest run of the job has written counts.
+    All lines of the message, and what follows it: why the job was not queued again, say. Only what
+    the latest run of the job has written counts.
 
     Parameters
     ----------
@@ -32,9 +33,10 @@ def last_error(log: Path) -> str | None:
     except OSError:
         return None
     lines = [line.rstrip() for line in text.rpartition(BEGINS)[2].splitlines()]
-    messages = [line for line in lines if line.startswith(_MESSAGE)]
-    if messages:
-        return messages[-1].removeprefix(_MESSAGE)
+    begun = [number for number, line in enumerate(lines) if line.startswith(_MESSAGE)]
+    if begun:
+        told = [line for line in lines[begun[-1] :] if line]
+        return "\n".join(told).removeprefix(_MESSAGE)
     return "\n".join([line for line in lines[1:] if line][-_LAST_LINES:]) or None
 
 

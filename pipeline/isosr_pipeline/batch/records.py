@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isosr_models.model_folder import write_durably
 from isosr_pipeline.batch.freezing import JOBS_FOLDER
-from isosr_pipeline.errors import BusyError, InputError, OutputPathError
+from isosr_pipeline.errors import InputError
+from isosr_pipeline.locking import lock
 from isosr_pipeline.paths import make_folder
 
 RECORD = "jobs.json"
@@ -132,16 +132,10 @@ def locked(output: Path) -> Iterator[None]:
     for folder in (output, output / JOBS_FOLDER, output / LOGS_FOLDER):
         make_folder(folder)
     with (output / JOBS_FOLDER / _LOCK).open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(
-                f"{output}: another process submits or ends the jobs of this brain now; wait for "
-                "it, then ask for the status"
-            ) from error
-        except OSError as error:
-            raise OutputPathError(
-                f"{output} can't be locked ({error.strerror or error}); have its file system "
-                "mounted with file locks (flock), or give a path on another one"
-            ) from error
+        lock(
+            file,
+            output,
+            f"{output}: another process submits or ends the jobs of this brain now; wait for it, "
+            "then ask for the status",
+        )
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +12,12 @@ from isosr_cluster.errors import SlurmError
 from isosr_cluster.slurm import commands
 from isosr_cluster.slurm.commands import Job
 from isosr_cluster.slurm.scripts import log_of
+from isosr_models.errors import ModelError
 from isosr_pipeline.batch.chains import log_path, step_of
 from isosr_pipeline.batch.entries import Entry
 from isosr_pipeline.batch.logs import ending, last_error
 from isosr_pipeline.batch.records import ChainRecord, read_record
+from isosr_pipeline.errors import InputError
 from isosr_pipeline.steps.run import STEPS, Step
 from isosr_pipeline.steps.status import StepStatus, status_of_brain
 
@@ -35,6 +37,9 @@ _NO_EARLIER = "DependencyNeverSatisfied"
 FAILURES: tuple[JobState, ...] = ("failed", "timed out", "unknown")
 """States of jobs whose logs tell what went wrong."""
 
+UNREADABLE = "unreadable"
+"""State of a brain some file of which is damaged."""
+
 
 class JobReport(BaseModel):
     """What is known of the job of a step.
@@ -53,7 +58,7 @@ class JobReport(BaseModel):
     exit_code : int or None
     log : Path
     error : str or None
-        Of a job that failed: the last message in its log, or the last lines.
+        Of a job that failed: the last message in its log with what follows it, or the last lines.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -91,8 +96,12 @@ class BrainReport(BaseModel):
     step : str or None
         The first that is not complete; None: all are.
     state : str
-        Of that step: of its job where there is one, else of what is on disk.
+        Of that step: of its job where there is one, else of what is on disk. `UNREADABLE` where
+        that can't be told.
     steps : list of StepReport
+        Empty where the brain is unreadable.
+    problem : str or None
+        Why it is unreadable.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -103,6 +112,7 @@ class BrainReport(BaseModel):
     step: str | None
     state: str
     steps: list[StepReport]
+    problem: str | None = None
 
 
 def known_jobs() -> tuple[dict[int, Job], str]:
@@ -122,6 +132,33 @@ def known_jobs() -> tuple[dict[int, Job], str]:
         return {}, f"SLURM does not say how jobs are ({error}); this is from files alone"
 
 
+def report_brains(entries: Iterable[Entry], jobs: Mapping[int, Job]) -> list[BrainReport]:
+    """Say how far many brains have come; one that can't be read does not hide the others.
+
+    Parameters
+    ----------
+    entries : iterable of Entry
+    jobs : mapping of int to Job
+        Of this user.
+    """
+    return [_report_or_problem(entry, jobs) for entry in entries]
+
+
+def _report_or_problem(entry: Entry, jobs: Mapping[int, Job]) -> BrainReport:
+    try:
+        return report_brain(entry, jobs)
+    except (InputError, ModelError, OSError) as error:
+        return BrainReport(
+            name=entry.name,
+            label=entry.label,
+            output=entry.brain.output,
+            step=None,
+            state=UNREADABLE,
+            steps=[],
+            problem=str(error),
+        )
+
+
 def report_brain(entry: Entry, jobs: Mapping[int, Job], now: float | None = None) -> BrainReport:
     """Say how far a brain and its jobs have come; changes nothing.
 
@@ -137,6 +174,8 @@ def report_brain(entry: Entry, jobs: Mapping[int, Job], now: float | None = None
     ------
     InputError
         When a store or the record of its jobs can't be read.
+    ModelFormatError
+        When the checkpoint of its training can't be read.
     """
     record = read_record(entry.brain.output)
     latest = _latest(entry, jobs)

@@ -23,9 +23,9 @@ def command(
 ) -> None:
     """Say how far the filling of STORE, or each step of BRAIN.yaml and its SLURM job, has come.
 
-    Of many brains a line each, and details of those that failed. It reads what is on disk and asks
-    SLURM, and disturbs nobody: it can be asked from another shell, or another machine that sees the
-    same files.
+    Of many brains a line each, and details of those that failed or can't be read. It reads what is
+    on disk and asks SLURM, and disturbs nobody: it can be asked from another shell, or another
+    machine that sees the same files.
     """
     if len(paths) == 1 and not (template or table) and not _is_brain(paths[0]):
         _show_store(paths[0], as_json)
@@ -56,14 +56,14 @@ def _show_brains(
     paths: tuple[Path, ...], template: Path | None, table: Path | None, as_json: bool
 ) -> None:
     from isosr_pipeline.batch.entries import read_entries
-    from isosr_pipeline.batch.reporting import known_jobs, report_brain
+    from isosr_pipeline.batch.reporting import known_jobs, report_brain, report_brains
 
     entries = read_entries(paths, template, table)
     jobs, remark = known_jobs()
     if remark:
         click.echo(f"isosr-pipeline: {remark}", err=True)
-    reports = [report_brain(entry, jobs) for entry in entries]
-    alone = reports[0] if len(paths) == 1 else None
+    alone = report_brain(entries[0], jobs) if len(paths) == 1 else None
+    reports = [] if alone else report_brains(entries, jobs)
     if as_json:
         shown = alone.steps if alone else reports
         click.echo(json.dumps([one.model_dump(mode="json") for one in shown], indent=2))

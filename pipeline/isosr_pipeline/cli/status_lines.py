@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from isosr_pipeline.steps.status import PassStatus, StoreStatus
 
 _IDLE_FOR_LONG = 120.0
-_FAILED = ("failed", "timed out", "unknown")
+_FAILED = ("failed", "timed out", "unknown", "unreadable")
 
 
 def batch_lines(reports: Sequence[BrainReport]) -> Iterator[str]:
-    """Yield a line for each brain, then details of those that have failed.
+    """Yield a line for each brain, then details of those that have failed or can't be read.
 
     Parameters
     ----------
@@ -33,6 +33,7 @@ def batch_lines(reports: Sequence[BrainReport]) -> Iterator[str]:
             yield f"{report.name} ({report.label})"
             for step in report.steps:
                 yield from step_lines(step)
+            yield from _error_lines(report.problem)
 
 
 def step_lines(step: StepReport) -> Iterator[str]:
@@ -51,10 +52,8 @@ def step_lines(step: StepReport) -> Iterator[str]:
     yield f"{step.step:<10} {headline}{detail}"
     if step.store is not None:
         yield from _store_lines(step.store)
-    if job is not None and job.error:
-        first, *rest = job.error.splitlines()
-        yield f"  error      {first}"
-        yield from (f"             {line}" for line in rest)
+    if job is not None:
+        yield from _error_lines(job.error)
     if job is not None and job.state != "waiting":
         yield f"  log        {job.log}"
 
@@ -68,6 +67,13 @@ def store_lines(store: StoreStatus) -> Iterator[str]:
     """
     yield f"{store.path}: {_headline(store)}"
     yield from _store_lines(store)
+
+
+def _error_lines(error: str | None) -> Iterator[str]:
+    first, *rest = error.splitlines() if error else ("",)
+    if first:
+        yield f"  error      {first}"
+        yield from (f"             {line}" for line in rest)
 
 
 def _progress(report: BrainReport) -> str:

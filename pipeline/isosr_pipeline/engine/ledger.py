@@ -7,7 +7,6 @@ cut leaves it, is dropped. A lock keeps a second process out.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections import defaultdict
@@ -35,6 +34,7 @@ from isosr_pipeline.engine.records import (
 )
 from isosr_pipeline.engine.region_set import RegionSet
 from isosr_pipeline.errors import BusyError, OutputPathError, ResumeError, WorkFailedError
+from isosr_pipeline.locking import flock
 
 _READ_AT_ONCE = 2**20
 _SECONDS_BETWEEN_SYNCS = 1.0
@@ -288,7 +288,7 @@ def not_being_filled(store: Path) -> Iterator[None]:
 
 def _lock(file: BufferedReader | FileIO, store: Path) -> None:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(file)
     except BlockingIOError as error:
         file.close()
         raise BusyError(

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from isosr_cluster.clients import OpenClient
 from isosr_models.model_folder import read_description, write_durably
 from isosr_pipeline.brain import Brain
-from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for
+from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for, tag_of
 from isosr_pipeline.errors import MissingInputError
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.restoring.restoration import check_restoring
@@ -127,7 +127,13 @@ def _cluster(
     brain: Brain, device: Device, reporter: Reporter, *, tasks: int = TASKS_AT_ONCE
 ) -> OpenClient:
     return cluster_for(
-        device, brain.cluster, brain.workers, tasks=tasks, logs=brain.logs, say=reporter.say
+        device,
+        brain.cluster,
+        brain.workers,
+        tasks=tasks,
+        logs=brain.logs,
+        tag=tag_of(brain.output),
+        say=reporter.say,
     )
 
 
@@ -137,7 +143,16 @@ def _train(brain: Brain, reporter: Reporter) -> None:
         train(stores, model, brain.train, if_exists="resume", reporter=reporter)
         return
     site = read_site(Path(brain.cluster))
-    train_in_job(stores, model, brain.train, site, reporter, if_exists="resume", logs=brain.logs)
+    train_in_job(
+        stores,
+        model,
+        brain.train,
+        site,
+        reporter,
+        if_exists="resume",
+        logs=brain.logs,
+        tag=tag_of(brain.output),
+    )
 
 
 def _restore(brain: Brain, reporter: Reporter) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isosr_models.checkpoint import remove_checkpoints
+from isosr_models.checkpoint import Progress, remove_checkpoints
 from isosr_models.compiling import compile_network
 from isosr_models.execution import Execution
 from isosr_models.initial import start_from
@@ -27,7 +27,7 @@ from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.paths import check_creatable
 from isosr_pipeline.progress import Reporter, SilentReporter
-from isosr_pipeline.resuming import begin, describe_run, find, going_back, is_begun
+from isosr_pipeline.resuming import alone, begin, describe_run, find, going_back, is_begun
 from isosr_pipeline.settings import IfExists, TrainSettings
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.team import Team, check_devices, launch
@@ -68,6 +68,8 @@ def train(
         When a volume or a parameter is not usable.
     OutputExistsError, ResumeError
         When `model` exists and may not be overwritten or resumed.
+    BusyError
+        When another process trains `model` now.
     DivergedError
         When a loss is no longer finite, or training has collapsed; the last good checkpoint is the
         one to go on from.
@@ -105,9 +107,23 @@ def _train(
         start_from(objective, settings.init, run)
     for remark in crops.remarks():
         team.reporter.say(remark)
-    start = begin(model, objective, run, found == "checkpoint", team)
-    if settings.compile:
-        _compile(objective, settings, team)
+    with alone(model, if_exists, run, found, team):
+        start = begin(model, objective, run, found == "checkpoint", team)
+        if settings.compile:
+            _compile(objective, settings, team)
+        _optimise(objective, crops, model, settings, start, team)
+
+
+def _optimise(
+    objective: Objective,
+    crops: Crops,
+    model: Path,
+    settings: TrainSettings,
+    start: Progress,
+    team: Team,
+) -> None:
+    """Train from a start to the end, and save the model."""
+    device = team.fabric.device
     with going_back(model, team):
         calibration = partial(_calibration_crops, crops, device)
         progress = optimise(objective, crops, model, settings, start, team, calibration)

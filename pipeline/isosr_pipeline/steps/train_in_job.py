@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+from isosr_cluster.errors import SlurmError
 from isosr_cluster.slurm import commands
+from isosr_cluster.slurm.commands import Job
 from isosr_cluster.slurm.following import follow
 from isosr_cluster.slurm.scripts import Driver, driver_script, log_of, python_of
 from isosr_cluster.slurm.site import Site, Workers
 from isosr_models.checkpoint import CHECKPOINT
 from isosr_models.model_folder import DESCRIPTION, write_durably
-from isosr_pipeline.clusters import LOGS
+from isosr_pipeline.clusters import LOGS, tag_of
 from isosr_pipeline.errors import (
+    BusyError,
     InputError,
     InterruptedRunError,
     OutputExistsError,
@@ -22,7 +27,7 @@ from isosr_pipeline.errors import (
 )
 from isosr_pipeline.interrupts import stop_requests
 from isosr_pipeline.progress import Reporter
-from isosr_pipeline.resuming import is_begun
+from isosr_pipeline.resuming import is_begun, is_trained
 from isosr_pipeline.settings import IfExists, TrainSettings
 from isosr_pipeline.site_files import kind_for
 
@@ -33,6 +38,9 @@ shift 2
 if [ "$checkpoint" -nt "$0" ] || [ "$description" -nt "$0" ]; then exec "$@" --resume; fi
 exec "$@" --overwrite
 """
+_LOG = "train-%j.log"
+_SECONDS_TO_END = 300.0
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def train_in_job(
@@ -44,8 +52,12 @@ def train_in_job(
     *,
     if_exists: IfExists = "refuse",
     logs: Path | None = None,
+    tag: str | None = None,
 ) -> None:
     """Train a model in a job like those of a site's workers, and wait for its end.
+
+    A job that trains it already, as one of a command whose terminal was lost, is waited for in
+    place of another. There is none for a model that is trained.
 
     Parameters
     ----------
@@ -62,6 +74,8 @@ def train_in_job(
     if_exists : {"refuse", "resume", "overwrite"}
     logs : Path or None
         Folder for the log; None: one here.
+    tag : str or None
+        What the comment of the job begins with; None: what belongs to `model`.
 
     Raises
     ------
@@ -69,6 +83,10 @@ def train_in_job(
         When the site has no jobs that could do it.
     OutputExistsError
         When `model` exists and may not be overwritten or resumed.
+    ResumeError
+        When there is a model of another run.
+    BusyError
+        When a job trains it already, and can't be waited for from here.
     SlurmError
         When SLURM would not take the job.
     WorkFailedError
@@ -80,8 +98,33 @@ def train_in_job(
         raise OutputExistsError(
             f"{model} exists; give another path, --resume to go on with it, or --overwrite"
         )
-    resources = training_resources(settings, site)
+    if if_exists == "resume" and is_trained(stores, model, settings):
+        reporter.say(f"{model} is trained already")
+        return
     folder = (logs or Path(LOGS)).absolute()
+    # Not as that of a chain, of which only so many may be in flight.
+    comment = f"{tag or tag_of(model).replace(':', '-model:', 1)}:train"
+    found = _live(comment)
+    if found is not None:
+        _check_followed(found, model, folder, if_exists)
+        reporter.say(f"job {found.id} trains {model} already, and is waited for")
+        _follow(lambda: found.id, folder, reporter)
+        return
+    script = _prepared(stores, model, settings, site, folder, comment, if_exists)
+    _follow(partial(commands.submit, script), folder, reporter)
+
+
+def _prepared(
+    stores: Sequence[Path],
+    model: Path,
+    settings: TrainSettings,
+    site: Site,
+    folder: Path,
+    comment: str,
+    if_exists: IfExists,
+) -> str:
+    """Write what a job reads into the folder of logs, and return its script."""
+    resources = training_resources(settings, site)
     folder.mkdir(parents=True, exist_ok=True)
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
     parameters = folder / f"train-{stamp}.yaml"
@@ -89,23 +132,64 @@ def train_in_job(
         site,
         Driver(
             name=_NAME,
-            comment="isosr:train",
+            comment=comment,
             resources=resources,
             command=training_command(stores, model, parameters, site, if_exists),
             folder=Path.cwd(),
-            log=folder / "train-%j.log",
+            log=folder / _LOG,
         ),
     )
     commands.check(script)
     known = settings.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     known["device"] = "cuda" if resources.gpus else "cpu"
     write_durably(parameters, json.dumps(known, indent=2).encode())
+    return script
+
+
+def _live(comment: str) -> Job | None:
+    """Return the job that waits or runs under a comment."""
+    found = (job for job in commands.find_jobs().values() if job.comment == comment)
+    return next((job for job in found if not job.ended), None)
+
+
+def _check_followed(job: Job, model: Path, folder: Path, if_exists: IfExists) -> None:
+    """Refuse to wait for a job that does something else than was asked for, or logs elsewhere."""
+    if if_exists == "overwrite":
+        raise BusyError(
+            f"{model} is being trained by job {job.id}; cancel it before you overwrite the model "
+            f"(scancel {job.id}), or go on with it by --resume"
+        )
+    log = log_of(job.id, folder / _LOG)
+    if job.state == "RUNNING" and not log.exists():
+        raise BusyError(
+            f"{model} is being trained by job {job.id}, whose log is not {log}; wait for it, or "
+            "give the command in the folder where it was given first"
+        )
+
+
+def _follow(submit: Callable[[], int], folder: Path, reporter: Reporter) -> None:
+    """Wait for the end of a job, also where that is cancelled from here."""
     with stop_requests() as stopping:
-        number = commands.submit(script)
-        log = log_of(number, folder / "train-%j.log")
+        number = submit()
+        log = log_of(number, folder / _LOG)
         reporter.say(f"training is job {number}; its log is {log}")
         ending = follow(number, log, reporter.say, stopping)
+        if ending is None:
+            _wait_for_end(number, reporter)
     _require_success(number, ending, log)
+
+
+def _wait_for_end(number: int, reporter: Reporter) -> None:
+    """Wait until a cancelled job has saved its checkpoint, and nobody writes it any more."""
+    reporter.say(f"job {number} is cancelled, and ends once it has saved a checkpoint")
+    until = time.monotonic() + _SECONDS_TO_END
+    while (job := commands.find_jobs([number]).get(number)) is not None and not job.ended:
+        if time.monotonic() >= until:
+            raise SlurmError(
+                f"job {number} has not ended {_SECONDS_TO_END:g} s after it was cancelled; look "
+                "with squeue before you go on"
+            )
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def training_resources(settings: TrainSettings, site: Site, key: str = "device") -> Workers:
