@@ -6,7 +6,6 @@ lateral voxel along all axes, whatever the distance of the planes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -183,12 +182,3 @@ class SpectralGrid:
 def _mirrored(power: Floats) -> Floats:
     """Power at -f of power at f, for a plane of the spectrum."""
     return np.roll(power[::-1, ::-1], (1, 1), (0, 1))
-
-
-def combined(
-    spectra: Sequence[tuple[Floats, Floats]], scales: Sequence[float]
-) -> tuple[Floats, Floats]:
-    """Return the mean of power and of noise over sub-volumes, each divided by its scale."""
-    power = np.mean([p / s for (p, _), s in zip(spectra, scales, strict=True)], axis=0)
-    noise = np.mean([n / s for (_, n), s in zip(spectra, scales, strict=True)], axis=0)
-    return power, noise
