@@ -159,8 +159,7 @@ class BlurFit:
 
     def _start(self, x: Floats, p: Floats, n: Floats) -> Floats:
         target = np.log(np.maximum(p - n, _LOWEST_SHARE * p))
-        found: Floats = np.linalg.lstsq(x, target - self._offset[self._kept])[0]
-        return found
+        return np.asarray(np.linalg.lstsq(x, target - self._offset[self._kept])[0], np.float64)
 
     def _weights(self, b: Floats, n: Floats) -> tuple[Floats, Floats]:
         logarithm = self._x[self._kept] @ b + self._offset[self._kept]
@@ -173,8 +172,7 @@ class BlurFit:
         matrix = weighted.T @ x
         matrix[np.diag_indices_from(matrix)] *= 1 + _RIDGE
         matrix[np.diag_indices_from(matrix)] += np.finfo(float).tiny
-        solution: Floats = np.linalg.lstsq(matrix, weighted.T @ residual)[0]
-        return solution
+        return np.asarray(np.linalg.lstsq(matrix, weighted.T @ residual)[0], np.float64)
 
     def information(self, b: Floats, noise: Floats) -> Floats:
         """Return how much each mode tells, (modes,): 1 where all is signal, 0 where all is noise.

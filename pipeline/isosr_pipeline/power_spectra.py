@@ -74,11 +74,10 @@ class SpectralGrid:
     def axes(self) -> tuple[Floats, Floats, Floats]:
         """Frequencies along z, y and x, made to broadcast; of x the half that is not negative."""
         depth, height, width = self.shape
-        return (
-            (np.fft.fftfreq(depth) / self.step)[:, None, None],
-            np.fft.fftfreq(height)[None, :, None],
-            np.fft.rfftfreq(width)[None, None, :],
-        )
+        z = np.asarray(np.fft.fftfreq(depth) / self.step, np.float64)
+        y = np.asarray(np.fft.fftfreq(height), np.float64)
+        x = np.asarray(np.fft.rfftfreq(width), np.float64)
+        return z[:, None, None], y[None, :, None], x[None, None, :]
 
     @cached_property
     def size(self) -> Floats:

@@ -20,7 +20,7 @@ def blur_lines(blur: VolumeBlur) -> list[tuple[str, str]]:
     shape = " × ".join(map(str, blur.subvolume))
     lines = [
         ("store", f"{blur.store}, channel {blur.channel}"),
-        ("voxels", f"{blur.voxel_size_um:g} µm, planes {blur.plane_distance_um:g} µm apart"),
+        ("voxels", f"{blur.voxel_size_um:.4g} µm, planes {blur.plane_distance_um:.4g} µm apart"),
         ("sub-volumes", f"{blur.subvolumes} of {shape} voxels from {drawn}{left_out}"),
     ]
     if blur.estimate is not None:
@@ -76,7 +76,7 @@ def _width(width: WidthEstimate) -> str:
     low, high = width.sigma_voxels_interval
     first, last = width.fwhm_um_interval
     return (
-        f"sigma {width.sigma_voxels:.2f} voxels ({low:.2f} to {high:.2f}), "
-        f"FWHM {width.fwhm_voxels:.2f} voxels; sigma {width.sigma_um:.3g} µm, "
-        f"FWHM {width.fwhm_um:.3g} µm ({first:.3g} to {last:.3g})"
+        f"sigma {width.sigma_voxels:.2f} ({low:.2f} to {high:.2f}) voxels, "
+        f"{width.sigma_um:.3g} µm; "
+        f"FWHM {width.fwhm_voxels:.2f} voxels, {width.fwhm_um:.3g} ({first:.3g} to {last:.3g}) µm"
     )
