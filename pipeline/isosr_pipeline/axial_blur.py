@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from isosr_pipeline.blur_depth import DepthTest, Stratum, test_depth
-from isosr_pipeline.blur_fit import SCALE, BlurFit, gaussian_and_directions, of_form
+from isosr_pipeline.blur_fit import DEPENDENCE, SCALE, BlurFit, gaussian_and_directions, of_form
 from isosr_pipeline.blur_form import FreeForm, Point, free_form, measured_points
 from isosr_pipeline.pooling import Pool, jackknife_covariance
 from isosr_pipeline.power_spectra import BAND, Floats, SpectralGrid
@@ -215,7 +215,7 @@ def _top(grid: SpectralGrid, pool: Pool) -> float | None:
         if chosen.sum() < 2:
             break
         signal, floor = (power - noise)[chosen].mean(), noise[chosen].mean()
-        error = power[chosen].mean() * math.sqrt(8.0 / chosen.sum() / len(pool))
+        error = floor * math.sqrt(DEPENDENCE / chosen.sum() / len(pool))
         if signal < max(_LEAST_SIGNAL * floor, _CERTAIN * error):
             break
         shells += 1

@@ -14,7 +14,6 @@ from isosr_pipeline.sampling import Cells, Sampler
 from isosr_pipeline.store.volume import Volume
 
 _ATTEMPTS = 40
-_LEAST_SHIFT = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class Subvolumes:
 def draw_subvolumes(volume: Volume, channel: int, edge: int, count: int, seed: int) -> Subvolumes:
     """Draw sub-volumes: nine in ten in proportion to their foreground, one from everywhere.
 
-    No two overlap by more than half along every axis; under Hann windows, these share next to
-    nothing.
+    They lie on a lattice with at least half an edge between neighbours: under Hann windows, these
+    share next to nothing.
 
     Parameters
     ----------
@@ -79,13 +78,12 @@ def draw_subvolumes(volume: Volume, channel: int, edge: int, count: int, seed: i
     cells = Cells.of(view.shape, crop)
     sampler = _sampler(view, volume, channel, cells, crop)
     rng = np.random.default_rng((seed, channel))
-    starts: list[Zyx] = []
+    starts: dict[Zyx, None] = {}  # In the order in which they were drawn.
     for _ in range(_ATTEMPTS * count):
         place = sampler.draw(rng).start
-        z = min(round(place.z * view.planes_per_voxel), depth - shape.z)
-        start = Zyx(z, place.y, place.x)
-        if all(_apart(start, other, shape) for other in starts):
-            starts.append(start)
+        measured = (place.z * view.planes_per_voxel, place.y, place.x)
+        lattice = zip(measured, volume.shape[1:], shape, strict=True)
+        starts[Zyx(*(_snapped(at, length, own) for at, length, own in lattice))] = None
         if len(starts) == count:
             break
     return Subvolumes(shape, step, tuple(starts), sampler.sums is not None)
@@ -102,6 +100,10 @@ def _sampler(view: IsotropicView, volume: Volume, channel: int, cells: Cells, cr
     return Sampler.weighted([cells], [[found]])
 
 
-def _apart(one: Zyx, other: Zyx, shape: Zyx) -> bool:
-    away = (abs(a - b) / n for a, b, n in zip(one, other, shape, strict=True))
-    return max(away) >= _LEAST_SHIFT
+def _snapped(start: float, length: int, own: int) -> int:
+    """Return the nearest of evenly spaced starts, from one border of an axis to the other."""
+    room = length - own
+    steps = int(2 * room / own)
+    if not steps:
+        return room // 2
+    return round(min(round(start / room * steps), steps) / steps * room)
