@@ -228,7 +228,6 @@ def _each(fit: BlurFit, b: Floats, pool: Pool) -> _Each:
     for power, noise in zip(pool.power, pool.noise, strict=True):
         own = fit.fit(power, noise, b)
         squares.append(float(weights @ of_form(own)))
-        # Errors by what all have in common: a sub-volume's own fit may be far off.
         errors.append(math.sqrt(weights @ fit.covariance(own, noise, 1) @ weights))
     return _Each(np.array(squares), np.array(errors))
 
@@ -240,7 +239,9 @@ def _errors(fit: BlurFit, b: Floats, pool: Pool, weights: Floats) -> Floats:
     if len(pool) < 3:
         return np.asarray(errors)
     figures = pool.jackknifed(lambda p, n: weights @ of_form(fit.fit(p, n, b)))
-    return np.maximum(errors, np.sqrt(np.diagonal(jackknife_covariance(figures))))
+    # As wide for few sub-volumes as Student's distribution is.
+    few = stats.t.ppf(stats.norm.cdf(CONFIDENT), len(pool) - 1) / CONFIDENT
+    return np.maximum(errors, few * np.sqrt(np.diagonal(jackknife_covariance(figures))))
 
 
 def _described(
