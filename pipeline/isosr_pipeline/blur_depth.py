@@ -13,7 +13,7 @@ from scipy import stats
 
 from isosr_pipeline.power_spectra import Floats
 
-UNLIKELY = 0.005
+UNLIKELY = 0.001
 """Probability below which a change with depth is not put down to chance."""
 
 _STRATA = 4

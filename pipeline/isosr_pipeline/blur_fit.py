@@ -38,6 +38,7 @@ _LARGEST_STEP = 5.0
 _RIDGE = 1e-9
 _LARGEST_LOGARITHM = 200.0
 _LOWEST_SHARE = 0.05
+_TRUSTED = 0.02
 _LEAST_LEAKAGE, _MOST_LEAKAGE = 0.2, 20.0
 
 
@@ -164,7 +165,10 @@ class BlurFit:
     def _weights(self, b: Floats, n: Floats) -> tuple[Floats, Floats]:
         logarithm = self._x[self._kept] @ b + self._offset[self._kept]
         signal = self._leakage[self._kept] * _exp(logarithm)
-        return signal, (signal / (signal + n)) ** 2
+        # What an ideal object would have here without the blur, and the share of it to which the
+        # form of a blur can be trusted: its faint tails must not outweigh its core.
+        unblurred = _exp(self._x[self._kept][:, :_KNOTS] @ b[:_KNOTS])
+        return signal, (signal / (signal + n + _TRUSTED * unblurred)) ** 2
 
     @staticmethod
     def _solved(x: Floats, weight: Floats, residual: Floats) -> Floats:

@@ -20,6 +20,7 @@ _UNLIKELY = 0.001
 _FEWEST_MODES = 30.0
 _FAINTEST = -0.95
 _MOST_ERROR = 0.5
+_LEAST_ERROR = 1e-6
 _ALIKE = 0.1
 
 
@@ -114,7 +115,8 @@ def _made(
     knots: Floats, away: Floats, errors: Floats, square: float, probability: float
 ) -> FreeForm:
     logarithm = 0.5 * (np.append(0.0, away) - SCALE * square * knots**2)
-    weights = np.append(errors.min(), errors) ** -2
+    certain = np.maximum(errors, _LEAST_ERROR)
+    weights = np.append(certain.min(), certain) ** -2
     falling = optimize.isotonic_regression(logarithm, weights=weights, increasing=False).x
     falling = np.minimum(falling - falling[0], 0.0)
     half = math.log(0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from isosr_pipeline.axial_blur import AxialBlur
+from isosr_pipeline.blur_form import HALF_TIMES_SIGMA
 
 NOTHING = (
     "nothing can be told: noise hides the structure of the sub-volumes, or there is none; look at "
@@ -17,6 +18,7 @@ _CERTAIN = 4.0
 _LEAST_DIRECTIONS = 0.5
 _LEAST_EXCESS = 9.0
 _FEWEST = 8
+_WIDE = 0.9
 _LEAST_WIDTH = 0.25
 _LEAST_SHARE = 0.1
 
@@ -28,6 +30,13 @@ def warnings(blur: AxialBlur) -> Iterator[str]:
     ----------
     blur : AxialBlur
     """
+    widest = HALF_TIMES_SIGMA / blur.band[0]
+    if blur.lateral.sigma > _WIDE * widest:
+        yield (
+            f"the blur is too wide for frequencies from {blur.band[0]:.3f} cycles per voxel on, "
+            f"which tell a sigma of up to {widest:.2g} voxels: only its tail is seen, and it may be "
+            "wider; give a larger --edge, or a store of coarser voxels"
+        )
     yield from _of_directions(blur)
     form = blur.form
     if form is not None and not form.gaussian:

@@ -203,6 +203,12 @@ def test_a_gaussian_falls_to_half_where_it_should(sharp):
     assert math.exp(-2 * math.pi**2 * 2.5**2 * frequency**2) == pytest.approx(0.5)
 
 
+def test_a_blur_that_is_too_wide_for_the_sub_volumes_is_warned_about(sharp):
+    found = _estimate(_noisy(ndimage.gaussian_filter1d(sharp, 6.0, axis=0)), edge=48)
+    assert any("too wide" in text for text in warnings(found))
+    assert not any("too wide" in text for text in warnings(_estimate(_noisy(sharp), edge=48)))
+
+
 def test_sub_volumes_that_are_far_off_are_left_out(sharp):
     blurred = _noisy(ndimage.gaussian_filter1d(sharp, 3.0, axis=0))
     grid, spectra, depths = _spectra(blurred, edge=48)

@@ -16,7 +16,7 @@ _OF_MODELS = ("out", "voxel_size")
 _OF_STORES = ("plot", "channel", "edge", "count", "seed")
 
 
-@click.command("psf", cls=StepCommand, example="isosr-pipeline psf model/ --out kernel.tif")
+@click.command("psf", cls=StepCommand, example="isosr-pipeline psf brain.zarr --plot blur.svg")
 @click.argument("path", metavar="MODEL|STORE", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="TIFF file to write the kernel to.")
 @click.option(
