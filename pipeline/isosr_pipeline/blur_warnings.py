@@ -34,8 +34,8 @@ def warnings(blur: AxialBlur) -> Iterator[str]:
     if blur.lateral.sigma > _WIDE * widest:
         yield (
             f"the blur is too wide for frequencies from {blur.band[0]:.3f} cycles per voxel on, "
-            f"which tell a sigma of up to {widest:.2g} voxels: only its tail is seen, and it may be "
-            "wider; give a larger --edge, or a store of coarser voxels"
+            f"which tell a sigma of up to {widest:.2g} voxels: only its tail is seen, and it may "
+            "be wider; give a larger --edge, or a store of coarser voxels"
         )
     yield from _of_directions(blur)
     form = blur.form
