@@ -155,3 +155,5 @@ def test_a_model_takes_no_options_of_volumes(isosr, tmp_path, capsys):
     (tmp_path / "model").mkdir()
     assert isosr("psf", tmp_path / "model", "--plot", "estimate.svg") == 2
     assert "--plot is for volumes" in capsys.readouterr().err
+    assert isosr("psf", tmp_path / "gone", "--plot", "estimate.svg") == 2
+    assert "there is no such folder" in capsys.readouterr().err

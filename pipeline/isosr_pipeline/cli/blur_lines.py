@@ -65,7 +65,7 @@ def _depth(found: Estimate) -> str:
 def _form(found: Estimate) -> str:
     transfer = found.transfer
     if transfer is None or transfer.gaussian:
-        return "a Gaussian does as well as any"
+        return "a Gaussian comes near enough"
     half = transfer.half_amplitude_fwhm_um
     if half is None:
         return "no Gaussian; the amplitude doesn't fall to half where the data tell it"

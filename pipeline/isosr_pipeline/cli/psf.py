@@ -42,7 +42,7 @@ def command(path: Path, overwrite: bool, as_json: bool, **given: Any) -> None:
     """
     store = _is_store(path)
     for name in _OF_MODELS if store else _OF_STORES:
-        if given.pop(name) is not None:
+        if given.pop(name) is not None and path.exists():
             kind, other = ("volume", "models") if store else ("model", "volumes")
             option = f"--{name.replace('_', '-')}"
             raise click.UsageError(f"{option} is for {other}, and {path} is a {kind}; leave it out")
