@@ -18,7 +18,7 @@ _COMMANDS = {
     "info": "Say what a store is: shape, voxel size, levels, windows, history.",
     "train": "Train a model on a volume's own sharp planes.",
     "restore": "Restore a volume to isotropic resolution with a model.",
-    "psf": "Say how wide the blur is that a model has learned.",
+    "psf": "Say how wide the blur is that a model has learned, or that a volume shows.",
     "evaluate": "Measure a volume before and after restoration.",
     "run": "Convert, train, restore and evaluate; goes on where it stopped.",
     "submit": "Submit chains of SLURM jobs, one for each brain.",

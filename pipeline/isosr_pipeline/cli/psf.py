@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,26 +12,72 @@ from isosr_pipeline.cli.options import StepCommand
 if TYPE_CHECKING:
     from isosr_pipeline.steps.psf import Fwhm, Psf
 
+_OF_MODELS = ("out", "voxel_size")
+_OF_STORES = ("plot", "channel", "edge", "count", "seed")
 
-@click.command("psf", cls=StepCommand, example="isosr-pipeline psf model/ --out kernel.tif")
-@click.argument("model", type=click.Path(path_type=Path))
+
+@click.command("psf", cls=StepCommand, example="isosr-pipeline psf brain.zarr --plot blur.svg")
+@click.argument("path", metavar="MODEL|STORE", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="TIFF file to write the kernel to.")
 @click.option(
     "--voxel-size", type=float, metavar="S", help="In µm, for a model that doesn't say its own."
 )
+@click.option("--plot", type=click.Path(path_type=Path), help="SVG file for a picture (STORE).")
+@click.option("--channel", type=click.IntRange(min=0), help="Of STORE.  [default: 0]")
+@click.option(
+    "--edge", type=click.IntRange(min=1), help="Of a sub-volume, in voxels.  [default: 64]"
+)
+@click.option("--count", type=click.IntRange(min=1), help="Sub-volumes, at most.  [default: 64]")
+@click.option("--seed", type=click.IntRange(min=0), help="Of their places.  [default: 0]")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(
-    model: Path, out: Path | None, voxel_size: float | None, overwrite: bool, as_json: bool
-) -> None:
+def command(path: Path, overwrite: bool, as_json: bool, **given: Any) -> None:
     """Say how wide the blur is that MODEL, a folder that train wrote, has learned.
 
     Full widths at half maximum of the learned kernel, through its largest value; and by how much it
     broadens a spot as wide as a microscope resolves, whatever the kernel's finest detail.
+
+    Of STORE, an OME-Zarr volume, say how much more it is blurred along z than along y and x, told
+    from its power spectrum alone.
     """
+    store = _is_store(path)
+    for name in _OF_MODELS if store else _OF_STORES:
+        if given.pop(name) is not None and path.exists():
+            kind, other = ("volume", "models") if store else ("model", "volumes")
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} is for {other}, and {path} is a {kind}; leave it out")
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if store:
+        _describe_store(path, chosen, overwrite, as_json)
+    else:
+        _describe_model(path, chosen, overwrite, as_json)
+
+
+def _is_store(path: Path) -> bool:
+    """Tell volumes from models, which have their description; what is neither is no volume."""
+    from isosr_models.model_folder import DESCRIPTION
+
+    if (path / DESCRIPTION).exists():
+        return False
+    return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zattrs"))
+
+
+def _describe_store(path: Path, chosen: dict[str, Any], overwrite: bool, as_json: bool) -> None:
+    from isosr_pipeline.cli.blur_lines import blur_lines
+    from isosr_pipeline.steps.axial_blur import describe_blur
+
+    blur = describe_blur(path, overwrite=overwrite, **chosen)
+    if as_json:
+        click.echo(blur.model_dump_json(indent=2))
+        return
+    for name, value in blur_lines(blur):
+        click.echo(f"{name:<12} {value}")
+
+
+def _describe_model(path: Path, chosen: dict[str, Any], overwrite: bool, as_json: bool) -> None:
     from isosr_pipeline.steps.psf import describe_psf
 
-    psf = describe_psf(model, out, voxel_size=voxel_size, overwrite=overwrite)
+    psf = describe_psf(path, overwrite=overwrite, **chosen)
     if as_json:
         click.echo(psf.model_dump_json(indent=2))
         return
