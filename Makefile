@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test lint types pytest slurm clean
+.PHONY: demo test lint types pipeline others slurm clean
 
 demo: .venv/installed
 	rm -rf demo
@@ -11,9 +11,9 @@ demo: .venv/installed
 		--shape 128 --photons 1000
 	$(BIN)/isosr-pipeline run examples/demo.yaml
 
-# Tests of SLURM wait more than they compute, so that they run beside the others.
+# Tests of SLURM wait more than they compute, and others for one process: all run side by side.
 test: lint types
-	$(MAKE) --jobs=2 --output-sync=target pytest slurm
+	$(MAKE) --jobs=3 --output-sync=target slurm pipeline others
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -22,8 +22,11 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/mypy
 
-pytest: .venv/installed
-	$(BIN)/pytest --ignore=tests/slurm
+pipeline: .venv/installed
+	$(BIN)/pytest tests/pipeline
+
+others: .venv/installed
+	$(BIN)/pytest --ignore=tests/slurm --ignore=tests/pipeline
 
 slurm: .venv/installed
 	$(BIN)/pytest tests/slurm
