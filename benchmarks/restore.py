@@ -105,7 +105,13 @@ def paper(folder: Path, options: argparse.Namespace) -> None:
     store = make_store(folder, options.slices, size=options.size)
     whole = max(-(-n // 64) * 64 for n in Volume(store).shape[1:])
     published = ["--scheme", "paper", "--workers", 1, "--shard", whole]
-    variants = {"as published": published, "exact, float32": ["--precision", "32"], "exact": []}
+    # A part of the volume would be one region, and the work of one worker.
+    exact = ["--shard", 128] if options.size else []
+    variants = {
+        "as published": published,
+        "exact, float32": ["--precision", "32", *exact],
+        "exact": exact,
+    }
     print("| restore, the whole command | width | seconds | times as fast |")
     print("| --- | ---: | ---: | ---: |")
     for width in options.width:
