@@ -19,6 +19,7 @@ from isosr_cluster.draining import ENDS_AT
 from isosr_cluster.environment import MALLOC, SCRATCH, threads_of
 from isosr_cluster.errors import SlurmError
 from isosr_cluster.slurm import commands
+from isosr_cluster.slurm.logs import output_option
 from isosr_cluster.slurm.site import Site, Workers
 
 _SECONDS_WITHOUT_DRIVER = 60
@@ -143,9 +144,7 @@ def log_of(logs: Path, name: str, number: int | str) -> Path:
 def _directives(site: Site, jobs: Workers, name: str, comment: str, logs: Path) -> Iterator[str]:
     yield f"--job-name={name}"
     yield f"--comment={comment}"
-    # SLURM takes % in the path for one of its own patterns.
-    folder = Path(str(logs).replace("%", "%%"))
-    yield f"--output={shlex.quote(str(log_of(folder, name, '%j')))}"
+    yield output_option(log_of(logs, name, "%j"))
     # Where SLURM takes one back, another takes its place: one that came again would be too many.
     yield "--no-requeue"
     yield from site.options(jobs)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from isosr_cluster.environment import threads_of
 from isosr_cluster.errors import ClusterConfigError
+from isosr_cluster.slurm.logs import output_option
 from isosr_cluster.slurm.site import Resources, Site
 
 JOBS = "ISOSR_JOBS"
@@ -161,12 +162,10 @@ def driver_script(site: Site, driver: Driver) -> str:
 
 
 def _options(site: Site, driver: Driver) -> Iterator[str]:
-    # SLURM takes % in the path for one of its own patterns.
-    folder = str(driver.log.parent).replace("%", "%%")
     yield f"--job-name={plain_name(driver.name)}"
     yield f"--comment={shlex.quote(driver.comment)}"
     yield f"--chdir={shlex.quote(str(driver.folder))}"
-    yield f"--output={shlex.quote(f'{folder}/{driver.log.name}')}"
+    yield output_option(driver.log)
     yield "--open-mode=append"
     yield f"--signal=B:USR1@{site.notice}"
     yield "--requeue"

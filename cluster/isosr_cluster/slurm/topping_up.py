@@ -177,7 +177,7 @@ class TopUp:
         directives: list[str] = self._cluster.new_spec["options"]["directives"]
         nodes = self._losses.shunned
         # SLURM minds the last of these options only: what the site excludes stays excluded.
-        directives[:] = [*self._directives, f"--exclude={','.join([*self._excluded, *nodes])}"]
+        directives[:] = [*self._directives, _EXCLUDE + ",".join([*self._excluded, *nodes])]
         self._say(f"{nodes[-1]} gets no more jobs: several have ended there before a worker began")
 
     async def _forget(self, name: str, job: WorkerJob) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from isosr_cluster.slurm.logs import read_end
 from isosr_cluster.slurm.scripts import BEGINS, exit_file
 
 _READ = 2**16
@@ -26,12 +27,7 @@ def last_error(log: Path) -> str | None:
     str or None
         None where there is no log, or nothing in it.
     """
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _READ))
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return None
+    text = read_end(log, _READ)
     lines = [line.rstrip() for line in text.rpartition(BEGINS)[2].splitlines()]
     begun = [number for number, line in enumerate(lines) if line.startswith(_MESSAGE)]
     if begun:
