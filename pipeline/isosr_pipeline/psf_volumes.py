@@ -87,7 +87,9 @@ class PsfVolume:
         sampled = self.values
         for axis in range(3):
             step = voxel_size / self.voxel_size[axis]
-            weights = _sampling(sampled.shape[axis], float(centre[axis]), step)
+            at = float(centre[axis])
+            radius = math.ceil(max(at, sampled.shape[axis] - 1 - at) / step)
+            weights = sampling(sampled.shape[axis], at, step, radius)
             sampled = np.moveaxis(np.tensordot(weights, sampled, (1, axis)), 0, axis)
         # Splines swing below nothing next to steep slopes.
         kernel = trimmed(sampled.clip(min=0))
@@ -129,7 +131,7 @@ def cleaned(volume: NDArray[Any], name: str) -> _Floats:
     """Subtract the background of a PSF, and keep what hangs together with its maximum.
 
     The background is the median of the outermost voxels, and noise their scatter (by the median
-    deviation).
+    deviation). Smoothed by one voxel, what hangs together stands out of it.
 
     Parameters
     ----------
@@ -152,17 +154,19 @@ def cleaned(volume: NDArray[Any], name: str) -> _Floats:
         raise InputError(f"{name} has the shape {values.shape} (z, y, x), and a PSF needs 3 planes")
     if not np.isfinite(values).all():
         raise InputError(f"{name} has NaN or infinite voxels, and is no PSF; repair it first")
-    border = values[_is_border(values.shape)]
+    border = values[border_of(values.shape)]
     background = float(np.median(border))
-    noise = _MAD * float(np.median(np.abs(border - background)))
     signal = values - background
+    # Smoothed, faint tails stand out of the noise.
+    smooth = ndimage.gaussian_filter(signal, 1)
+    noise, faint = (_scatter(v[border_of(v.shape)]) for v in (signal, smooth))
     peak = np.unravel_index(int(signal.argmax()), signal.shape)
     top = float(signal[peak])
     _require_peak(name, peak, top, values.shape)
-    above = signal > _NOISE * noise
+    above = smooth > _NOISE * faint
     above[peak] = True
     labels, _count = ndimage.label(above, np.ones((3, 3, 3)))
-    own = np.where(labels == labels[peak], signal, 0.0)
+    own = np.where(labels == labels[peak], signal, 0.0).clip(min=0)
     below = -float(signal[signal < -_NOISE * noise].sum())
     if below > _MOST_NEGATIVE * float(own.sum()):
         raise InputError(
@@ -170,13 +174,13 @@ def cleaned(volume: NDArray[Any], name: str) -> _Floats:
             f"{below / own.sum():.0%} of the spot, and must be less than {_MOST_NEGATIVE:.0%}; "
             "give an intensity, neither filtered nor an amplitude"
         )
-    edge = float(own[_is_border(values.shape)].max())
+    edge = float(own[border_of(values.shape)].max())
     if edge > _MOST_AT_BORDER * top:
         raise InputError(
             f"{name} is cut off: at its border it has {edge / top:.0%} of its maximum, and may "
             f"have {_MOST_AT_BORDER:.0%}; give more around the spot"
         )
-    return own[ndimage.find_objects(own > 0)[0]]
+    return own[ndimage.find_objects((own > 0).astype(np.int8))[0]]
 
 
 def trimmed(kernel: _Floats, held: float = HELD) -> _Floats:
@@ -201,6 +205,11 @@ def trimmed(kernel: _Floats, held: float = HELD) -> _Floats:
     return kernel[tuple(slices)]
 
 
+def _scatter(values: _Floats) -> float:
+    """Return the standard deviation, but for outliers."""
+    return _MAD * float(np.median(np.abs(values - np.median(values))))
+
+
 def _require_peak(name: str, peak: tuple[np.intp, ...], top: float, shape: tuple[int, ...]) -> None:
     if top <= 0:
         raise InputError(f"{name} is no PSF: nothing is above its border; give a bright spot")
@@ -212,15 +221,31 @@ def _require_peak(name: str, peak: tuple[np.intp, ...], top: float, shape: tuple
             )
 
 
-def _is_border(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def border_of(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return which voxels are the outermost of a volume."""
     border = np.ones(shape, np.bool_)
     border[1:-1, 1:-1, 1:-1] = False
     return border
 
 
-def _sampling(length: int, centre: float, step: float) -> _Floats:
-    """Return weights (samples, length) that sample an axis every so often from its centre."""
-    radius = math.ceil(max(centre, length - 1 - centre) / step)
+def sampling(length: int, centre: float, step: float, radius: int) -> _Floats:
+    """Return the weights by which cubic splines sample an axis, evenly about a centre.
+
+    Parameters
+    ----------
+    length : int
+        Of the axis, in voxels.
+    centre : float
+        In voxels.
+    step : float
+        Between samples, in voxels; samples further apart than voxels are means in between.
+    radius : int
+        Samples on each side of the centre; beyond the axis they are 0.
+
+    Returns
+    -------
+    ndarray, (2 radius + 1, length) float64
+    """
     parts = max(1, math.ceil(step))
     offsets = (np.arange(parts) + 0.5) / parts - 0.5
     places = np.arange(-radius, radius + 1)[:, None] + offsets
