@@ -15,7 +15,7 @@ from scipy import ndimage
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box, Zyx, blocks
 from isosr_pipeline.psf_volumes import border_of, sampling
-from isosr_pipeline.spots import Spot, fit_spot
+from isosr_pipeline.spots import FWHM_PER_SIGMA, Spot, fit_spot
 
 _Floats = NDArray[np.float64]
 
@@ -178,8 +178,10 @@ def _typical(image: BeadImage, channel: int, name: str) -> tuple[float, _Floats]
 
 def _peaks(image: BeadImage, channel: int, height: float, fwhm: _Floats) -> Iterator[_Peak]:
     """Yield local maxima, faint ones too."""
-    sigma = _SMOOTHED * fwhm / 2.355
-    size = [2 * math.ceil(0.5 * w) + 1 for w in fwhm]
+    # Two beads side by side are taken for a wide one until they are looked at more finely.
+    fine = np.array([fwhm[0], *[min(fwhm[1:])] * 2])
+    sigma = _SMOOTHED * fine / FWHM_PER_SIGMA
+    size = [2 * math.ceil(0.5 * w) + 1 for w in fine]
     margin = [math.ceil(w) + 4 for w in fwhm]
     for tile, read in _tiles(image, margin):
         smooth = ndimage.gaussian_filter(_read(image, channel, read), sigma)

@@ -71,7 +71,9 @@ def _described(stores: Sequence[Path], model: Path, settings: TrainSettings) -> 
     """Return what of a run does not depend on the machine."""
     return {
         "stores": [_identity(store) for store in stores],
-        **settings.model_dump(mode="json", exclude={*_FREE_TO_CHANGE, "precision"}),
+        **settings.model_dump(
+            mode="json", exclude={*_FREE_TO_CHANGE, "precision", *settings.meaningless}
+        ),
         "init": _begun_from(settings.init, model),
         **_psf(settings),
     }

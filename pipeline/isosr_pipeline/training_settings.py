@@ -99,6 +99,8 @@ class TrainSettings(Settings):
 
     config: ClassVar[type[BaseModel]]
     """Parameters of the method itself."""
+    meaningless: ClassVar[frozenset[str]] = frozenset()
+    """Names of the shared parameters that mean nothing for the method."""
 
     method: str = DEFAULT_METHOD
     init: Path | None = None
@@ -216,6 +218,7 @@ class RichardsonLucySettings(TrainSettings, RichardsonLucyConfig):
     """
 
     config: ClassVar = RichardsonLucyConfig
+    meaningless: ClassVar = frozenset(_OF_LEARNING)
 
     method: Literal["richardson-lucy"] = "richardson-lucy"
     iterations: int = Field(10, ge=1, le=1000)
