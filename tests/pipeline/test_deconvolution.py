@@ -107,7 +107,7 @@ def test_a_model_is_written_once_and_known_by_its_psf(volume, tmp_path, make_sto
     assert len(run["psf"]["sha256"]) == 64
     assert "crop" not in run
     # Of the file, 0.6 voxels of the volume wide along y and x.
-    assert known.network.target == (5, 5, 5)
+    assert known.network.target == (7, 7, 7)
     train([volume.path], model, settings, if_exists="resume")
     write_tiff(psf, kernel + kernel.max(), (0.5, 0.5, 0.5))
     with pytest.raises(ResumeError, match="psf"):
