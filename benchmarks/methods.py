@@ -139,7 +139,8 @@ def main() -> None:
     print(_HEAD)
     for key in product(options.scenes, options.cases, options.methods):
         print(_line(rows[key]) if key in rows else f"| {' | '.join(key)} |{' – |' * 9}")
-    print("\n" + "\n".join(notes))
+    if notes:
+        print("\n" + "\n".join(notes))
     print(f"\nTargets, {plan.minutes:g} min of training each:\n")
     print("\n".join(targets(rows)))
     if any(note.startswith(_FAILED) for note in notes):
