@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-_Floats = NDArray[np.float64]
+from isosr_pipeline.axial_blur import FWHM_PER_SIGMA
 
-FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
+_Floats = NDArray[np.float64]
 
 _STEPS = 100
 _FITTED = 1.5

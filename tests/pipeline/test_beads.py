@@ -9,8 +9,8 @@ import pytest
 import tifffile
 
 from isosr_pipeline import beads as module
+from isosr_pipeline.axial_blur import FWHM_PER_SIGMA
 from isosr_pipeline.geometry import Zyx
-from isosr_pipeline.spots import FWHM_PER_SIGMA
 from isosr_pipeline.tiffs import write_tiff
 
 SHAPE, SIZE = (60, 90, 110), (0.4, 0.2, 0.2)

@@ -10,12 +10,12 @@ import yaml
 from scipy import ndimage
 
 from isosr_models.model_folder import read_description
+from isosr_pipeline.axial_blur import FWHM_PER_SIGMA
 from isosr_pipeline.brain import read_brain
 from isosr_pipeline.deconvolution import deconvolution
 from isosr_pipeline.errors import InputError, ResumeError
 from isosr_pipeline.geometry import Box
 from isosr_pipeline.settings import RestoreSettings
-from isosr_pipeline.spots import FWHM_PER_SIGMA
 from isosr_pipeline.steps.plan import plan
 from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.train import train
