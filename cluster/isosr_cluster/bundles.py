@@ -21,6 +21,10 @@ _SECONDS_AT_MOST = 2 * SECONDS
 
 _MOST_ITEMS = 32
 
+_FEWEST_ENDED = 100
+"""Between two looks at the pace. Of fewer, bundles gain nothing, and what is done in one waits for
+the rest of it: for long, where a long item follows on short ones."""
+
 _FEWEST_PER_THREAD = 2
 """One that runs and one that waits, so that no worker is idle while the driver thinks."""
 
@@ -108,7 +112,8 @@ class Pace:
     def set(self, threads: int) -> None:
         """Set the pace for what comes next by what has ended since the last time."""
         short = SECONDS * self._items / max(self._seconds, 1e-9)
-        self.size = max(1, min(math.floor(short), _MOST_ITEMS))
+        most = _MOST_ITEMS if self._items >= _FEWEST_ENDED else 1
+        self.size = max(1, min(math.floor(short), most))
         fewest = _FEWEST_PER_THREAD * self.size
         ended = round(self._items / threads)
         self.per_thread = min(max(fewest, ended), max(fewest, _MOST_PER_THREAD))

@@ -67,9 +67,9 @@ def run_tasks(
 
     The function travels to each worker once and stays there, so that what it opens or loads is kept
     between items. Only a few tasks a thread are known to the scheduler at any time: its memory and
-    the driver's do not grow with the number of items. Workers that join later are used. Items that
-    take less than 50 ms share a task of about 0.1 s, and each ends for itself all the same: one
-    that fails, hangs or kills its worker there is called once more, as a task of its own.
+    the driver's do not grow with the number of items. Workers that join later are used. Where many
+    take less than 50 ms, they share tasks of about 0.1 s, and each ends for itself all the same:
+    one that fails, hangs or kills its worker there is called once more, as a task of its own.
 
     An item whose workers died, as often as the scheduler allows, may be innocent: another may have
     killed them. Such items are tried once more at the end, one at a time, with nothing beside them.

@@ -26,6 +26,7 @@ POISON = 150
 def eager(monkeypatch):
     """Have items bundled as soon as the first have shown that they are short."""
     monkeypatch.setattr("isosr_cluster.flight._SECONDS_BETWEEN_COUNTS", 0.0)
+    monkeypatch.setattr("isosr_cluster.bundles._FEWEST_ENDED", 1)
 
 
 def log(folder: str, item: int) -> int:
@@ -81,6 +82,10 @@ def test_bundles_take_a_given_time_and_long_items_are_by_themselves():
         pace.set(threads=4)
         sizes.append((pace.size, pace.per_thread))
     assert sizes == [(32, 64), (8, 16), (1, 16), (1, 16)]
+    # So few say little, and gain nothing.
+    pace.ended(99, 1e-6)
+    pace.set(threads=4)
+    assert (pace.size, pace.per_thread) == (1, 16)
     # Nothing has ended: it is long.
     pace.set(threads=4)
     assert (pace.size, pace.per_thread) == (1, 2)
