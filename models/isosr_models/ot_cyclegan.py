@@ -15,6 +15,7 @@ from isosr_models.deep_linear import DeepLinear3d
 from isosr_models.errors import DivergedError
 from isosr_models.execution import Execution
 from isosr_models.layers import calibrate, hold_statistics
+from isosr_models.losses import least_squares
 from isosr_models.patchgan import (
     ORIENTATIONS,
     Orientation,
@@ -100,11 +101,6 @@ class Comparison(NamedTuple):
     critic: nn.Module
     real: Tensor
     fake: Tensor
-
-
-def least_squares(scores: Tensor, target: float) -> Tensor:
-    """Return the mean of ``(scores - target)²``, the least-squares GAN term (Mao et al. 2017)."""
-    return (scores.float() - target).square().mean()
 
 
 class OTCycleGAN:
