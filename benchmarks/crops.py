@@ -21,9 +21,10 @@ from torch.utils.data import default_collate
 from isosr_pipeline.crops import Crops
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.loading import batches
-from isosr_pipeline.settings import DEFAULT_PERCENTILES, TrainSettings
+from isosr_pipeline.settings import DEFAULT_PERCENTILES
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.stored_crops import prepare
+from isosr_pipeline.training_settings import OTCycleGANSettings
 
 _WARM_UP = 8
 
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def _loaders(crops: Crops, options: argparse.Namespace) -> None:
-    settings = TrainSettings(
+    settings = OTCycleGANSettings(
         crop=crops.crop, batch=options.batch, loaders=options.loaders, iterations=1
     )
     begin = time.perf_counter()

@@ -113,15 +113,16 @@ def _stored_crops(options: argparse.Namespace) -> Iterator[Tensor]:
     from isosr_pipeline.crops import Crops
     from isosr_pipeline.geometry import Zyx
     from isosr_pipeline.loading import batches
-    from isosr_pipeline.settings import DEFAULT_PERCENTILES, TrainSettings
+    from isosr_pipeline.settings import DEFAULT_PERCENTILES
     from isosr_pipeline.store.volume import Volume
     from isosr_pipeline.stored_crops import prepare
+    from isosr_pipeline.training_settings import OTCycleGANSettings
 
     volume = Volume(options.store)
     found = [volume.window(c, DEFAULT_PERCENTILES) for c in range(volume.shape[0])]
     windows = [[(window.low, window.high) for window in found]]
     crops = Crops([options.store], Zyx(*[options.crop] * 3), windows, seed=0, rotations=True)
-    settings = TrainSettings(
+    settings = OTCycleGANSettings(
         crop=options.crop, batch=options.batch, loaders=options.loaders, iterations=1
     )
     device = torch.device(options.device)

@@ -20,8 +20,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from isosr_models.errors import ModelFormatError
-from isosr_models.methods import Objective
 from isosr_models.model_folder import tensors_under, write_durably
+from isosr_models.objective import Objective
 
 CHECKPOINT = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"

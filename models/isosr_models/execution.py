@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from isosr_models.errors import DivergedError
+
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
@@ -46,6 +48,30 @@ class Execution:
             loss.backward()  # type: ignore[no-untyped-call]
         else:
             self._fabric.backward(loss)
+
+    def update(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+        """Take a step of an optimiser along the gradient of a loss; all processes must call it.
+
+        Parameters
+        ----------
+        optimiser : torch.optim.Optimizer
+        loss : Tensor, ()
+
+        Raises
+        ------
+        DivergedError
+            When the loss is not finite in any process; nothing is changed.
+        """
+        # Of all processes, so that all of them stop or none.
+        if not torch.isfinite(mean := self.mean(loss)):
+            raise DivergedError(
+                f"the loss is {mean.item()}, and must be finite: training has diverged; "
+                "a smaller learning rate or another seed may help"
+            )
+        optimiser.zero_grad(set_to_none=True)
+        self.backward(loss)
+        self.average_gradients(optimiser)
+        optimiser.step()
 
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean over processes, detached; all must call it."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from isosr_models.errors import ModelConfigError, ModelFormatError
-from isosr_models.methods import Objective
 from isosr_models.model_folder import (
     WEIGHTS,
     Description,
@@ -15,6 +14,7 @@ from isosr_models.model_folder import (
     read_description,
     tensors_under,
 )
+from isosr_models.objective import Objective
 
 _SAME = ("method", "width", "blur", "start", "bottleneck_norm")
 
@@ -71,10 +71,10 @@ def start_from(objective: Objective, folder: Path, run: Mapping[str, Any]) -> No
 def _parameters(description: Description) -> dict[str, Any]:
     """Return what is known of how a model was trained."""
     run = description.training.get("run")
+    network = description.network.model_dump()
     return {
-        "start": "identity" if description.residual else "random",
+        "start": "identity" if network.get("residual") else "random",
         **(run if isinstance(run, dict) else {}),
         "method": description.method,
-        "width": description.width,
-        "bottleneck_norm": description.bottleneck_norm,
+        **network,
     }

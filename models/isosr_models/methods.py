@@ -2,82 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
 
+from isosr_models.architectures import Architecture, UNet3dArchitecture
+from isosr_models.configs import OTCycleGANConfig
 from isosr_models.errors import ModelConfigError
-from isosr_models.execution import Execution
-from isosr_models.ot_cyclegan import Contrast, OTCycleGAN, OTCycleGANConfig
-from isosr_models.unet import UNet3d
+from isosr_models.objective import Objective
+from isosr_models.ot_cyclegan import OTCycleGAN
+from isosr_models.patchgan import MIN_PLANE
+
+Parameters = Mapping[str, Any]
+"""Of a method, by name, such as those of `OTCycleGANConfig`; unknown names are errors."""
 
 
-class Objective(Protocol):
-    """What is trained: networks, their losses and their optimisers."""
+class Method(NamedTuple):
+    """How the restorer of a method comes about.
 
-    execution: Execution
-    """How steps are executed; one process in float32 unless another is put in its place."""
+    Attributes
+    ----------
+    create : callable
+        Makes the objective from its parameters, the device, and the distance of measured planes
+        along z, in voxels of the isotropic grid.
+    architecture : callable
+        Describes the network that restores, from the parameters.
+    least_crop : int
+        Shortest side of a crop that can be trained on, in voxels.
+    """
 
-    @property
-    def restorer(self) -> UNet3d:
-        """The network that restores, as it is now."""
-        ...
-
-    def step(self, crops: Tensor) -> dict[str, float]:
-        """Improve on a batch of crops, (n, 1, z, y, x) float32; return the losses by name."""
-        ...
-
-    def contrast(self) -> Contrast:
-        """Return the contrast of the last crops, before and after."""
-        ...
-
-    @property
-    def norm_frozen(self) -> bool:
-        """Whether `freeze_norm` has been called, also before the checkpoint that was loaded."""
-        ...
-
-    def freeze_norm(self, crops: Iterable[Tensor]) -> None:
-        """Calibrate the restorer on crops, (1, 1, z, y, x); train it with these statistics."""
-        ...
-
-    def release_norm(self) -> None:
-        """Train it with the statistics of each crop again."""
-        ...
-
-    def networks(self) -> dict[str, nn.Module]:
-        """Return what a model folder keeps, ``"generator"`` among it."""
-        ...
-
-    def modules(self) -> dict[str, nn.Module]:
-        """Return all that has a state, for a checkpoint."""
-        ...
-
-    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        """Return the optimisers by name."""
-        ...
+    create: Callable[[Parameters, torch.device, float], Objective]
+    architecture: Callable[[Parameters], Architecture]
+    least_crop: int
 
 
-def _ot_cyclegan(parameters: Mapping[str, Any], device: torch.device) -> Objective:
+def _ot_cyclegan(parameters: Parameters, device: torch.device, _z_step: float) -> Objective:
     return OTCycleGAN(OTCycleGANConfig.model_validate(parameters), device)
 
 
-_OBJECTIVES: dict[str, Callable[[Mapping[str, Any], torch.device], Objective]] = {
-    "ot-cyclegan": _ot_cyclegan,
+def _unet(parameters: Parameters) -> Architecture:
+    config = OTCycleGANConfig.model_validate(parameters)
+    return UNet3dArchitecture(
+        width=config.width,
+        residual=config.start == "identity",
+        bottleneck_norm=config.bottleneck_norm,
+    )
+
+
+_METHODS: dict[str, Method] = {
+    "ot-cyclegan": Method(_ot_cyclegan, _unet, MIN_PLANE),
 }
 
 
-def create_objective(method: str, parameters: Mapping[str, Any], device: torch.device) -> Objective:
+def find_method(name: str) -> Method:
+    """Return a method.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"ot-cyclegan"``.
+
+    Raises
+    ------
+    ModelConfigError
+        When no method has that name.
+    """
+    if name not in _METHODS:
+        raise ModelConfigError(f"method is {name!r}: choose one of {', '.join(_METHODS)}")
+    return _METHODS[name]
+
+
+def create_objective(
+    name: str, parameters: Parameters, device: torch.device, z_step: float = 1.0
+) -> Objective:
     """Make the networks and optimisers of a method.
 
     Parameters
     ----------
-    method : str
+    name : str
         Such as ``"ot-cyclegan"``.
     parameters : mapping
-        Of the method, such as those of `OTCycleGANConfig`; unknown names are errors.
+        Of the method.
     device : torch.device
+    z_step : float
+        Distance of measured planes along z, in voxels of the isotropic grid.
 
     Raises
     ------
@@ -86,6 +95,4 @@ def create_objective(method: str, parameters: Mapping[str, Any], device: torch.d
     pydantic.ValidationError
         When a parameter is unknown or out of range.
     """
-    if method not in _OBJECTIVES:
-        raise ModelConfigError(f"method is {method!r}: choose one of {', '.join(_OBJECTIVES)}")
-    return _OBJECTIVES[method](parameters, device)
+    return find_method(name).create(parameters, device, z_step)

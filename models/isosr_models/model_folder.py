@@ -5,23 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from isosr_models.architectures import Architecture, UNet3dArchitecture, describe
 from isosr_models.deep_linear import DeepLinear3d
 from isosr_models.errors import DivergedError, ModelFormatError
 from isosr_models.layers import Statistics
 from isosr_models.precision import Precision
-from isosr_models.restorers import IdentityRestorer, NetworkRestorer, Restorer
+from isosr_models.restorers import IdentityRestorer, Restorer
 from isosr_models.unet import UNet3d
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.safetensors"
 _GENERATOR, _BLUR = "generator.", "blur."
@@ -33,15 +35,11 @@ class Description(BaseModel):
     Attributes
     ----------
     format : int
-        Version of the folder's layout; this program reads 1.
+        Version of the folder's layout; this program writes 2, and reads 1 too.
     method : str
         How the restorer was made.
-    width : int
-        Feature channels of the generator's first level.
-    residual : bool
-        Whether the generator adds to its input.
-    bottleneck_norm : bool
-        Whether the bottleneck of the U-Nets is normalised; it is where nothing is said.
+    network : Architecture
+        What the weights under ``generator`` are of.
     voxel_size : float or None
         Of the isotropic grid that was trained on, in µm; None: not known.
     window_percentiles : tuple of 2 floats
@@ -56,21 +54,29 @@ class Description(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     method: str
-    width: int = Field(ge=1)
-    residual: bool
-    bottleneck_norm: bool = True
+    network: Architecture
     voxel_size: float | None = Field(None, gt=0)
     window_percentiles: tuple[float, float]
     window: tuple[float, float] | None = None
     weights_sha256: str
     training: dict[str, Any]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_the_first_format(cls, given: Any) -> Any:
+        # Which had the U-Net's properties beside the others.
+        if not isinstance(given, dict) or given.get("format") != 1:
+            return given
+        own = {name: given[name] for name in UNet3dArchitecture.model_fields if name in given}
+        others = {name: value for name, value in given.items() if name not in own}
+        return {**others, "format": FORMAT, "network": own}
+
 
 def save_model(
     folder: Path,
-    networks: dict[str, nn.Module],
+    networks: Mapping[str, nn.Module],
     *,
     method: str,
     window_percentiles: tuple[float, float],
@@ -84,8 +90,8 @@ def save_model(
     ----------
     folder : Path
         Made if need be; a model in it is replaced.
-    networks : dict of str to Module
-        ``"generator"`` (a `UNet3d`) and what else the method keeps, such as ``"blur"``.
+    networks : mapping of str to Module
+        ``"generator"`` (a `VolumeNetwork`) and what else the method keeps, such as ``"blur"``.
     method : str
     window_percentiles : tuple of 2 floats
     training : dict
@@ -97,13 +103,11 @@ def save_model(
     Raises
     ------
     ModelFormatError
-        When ``networks["generator"]`` is not a `UNet3d`.
+        When ``networks["generator"]`` is of no known kind.
     DivergedError
         When a weight is not a finite number; nothing is written.
     """
-    generator = networks["generator"]
-    if not isinstance(generator, UNet3d):
-        raise ModelFormatError(f"generator is a {type(generator).__name__}: expected a UNet3d")
+    architecture = describe(networks["generator"])
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{name}.{key}": value.detach().cpu().contiguous()
@@ -119,9 +123,7 @@ def save_model(
     weights = save(tensors)
     description = Description(
         method=method,
-        width=generator.width,
-        residual=generator.residual,
-        bottleneck_norm=generator.bottleneck_norm,
+        network=architecture,
         voxel_size=voxel_size,
         window_percentiles=window_percentiles,
         window=window,
@@ -168,7 +170,7 @@ def read_description(folder: Path) -> Description:
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
         )
         raise ModelFormatError(
-            f"{path} has format {found!r}, and this program reads {FORMAT} ({detail}); "
+            f"{path} has format {found!r}, and this program reads 1 and {FORMAT} ({detail}); "
             "use the version that wrote it or train again"
         ) from error
 
@@ -196,7 +198,7 @@ def load_restorer(
     statistics: Statistics = "frozen",
     device: torch.device | str = "cpu",
     precision: Precision = "32",
-) -> NetworkRestorer:
+) -> Restorer:
     """Load a trained model, ready to run.
 
     Parameters
@@ -215,14 +217,14 @@ def load_restorer(
     """
     description = read_description(folder)
     tensors = load_weights(folder, description)
-    network = _unet(description)
+    network = description.network.build()
     try:
         network.load_state_dict(tensors_under(_GENERATOR, tensors))
     except RuntimeError as error:
         raise ModelFormatError(
-            f"{folder / WEIGHTS} does not hold a U-Net of width {description.width}: {error}"
+            f"{folder / WEIGHTS} does not hold the {description.network} of {DESCRIPTION}: {error}"
         ) from error
-    return NetworkRestorer(network, statistics, torch.device(device), precision)
+    return description.network.restorer(network, statistics, torch.device(device), precision)
 
 
 def load_blur(folder: Path) -> DeepLinear3d | UNet3d:
@@ -244,13 +246,13 @@ def load_blur(folder: Path) -> DeepLinear3d | UNet3d:
     """
     description = read_description(folder)
     state = tensors_under(_BLUR, load_weights(folder, description))
-    if not state:
+    known = description.network
+    if not state or not isinstance(known, UNet3dArchitecture):
         raise ModelFormatError(f"{folder / WEIGHTS} holds no blur; train a model that learns one")
-    residual = description.residual
     try:
         first = state.get("layers.0.weight")
         network: DeepLinear3d | UNet3d = (
-            _unet(description) if first is None else DeepLinear3d(len(first), residual=residual)
+            known.build() if first is None else DeepLinear3d(len(first), residual=known.residual)
         )
         network.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
@@ -263,14 +265,6 @@ def load_blur(folder: Path) -> DeepLinear3d | UNet3d:
 def identity() -> Restorer:
     """Return the restorer that changes nothing, the baseline of every comparison."""
     return IdentityRestorer()
-
-
-def _unet(description: Description) -> UNet3d:
-    return UNet3d(
-        description.width,
-        residual=description.residual,
-        bottleneck_norm=description.bottleneck_norm,
-    )
 
 
 def load_weights(folder: Path, description: Description) -> dict[str, torch.Tensor]:

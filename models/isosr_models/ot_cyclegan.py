@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
+from isosr_models.averaging import average_of
+from isosr_models.configs import OTCycleGANConfig
 from isosr_models.deep_linear import DeepLinear3d
-from isosr_models.errors import DivergedError
 from isosr_models.execution import Execution
 from isosr_models.layers import calibrate, hold_statistics
 from isosr_models.losses import least_squares
+from isosr_models.objective import Contrast
 from isosr_models.patchgan import (
     ORIENTATIONS,
     Orientation,
@@ -28,64 +28,6 @@ from isosr_models.unet import UNet3d
 
 _BETA2 = 0.999
 _AXIAL = "axial"
-
-
-class OTCycleGANConfig(BaseModel):
-    """Parameters of the method; the defaults are the publication's but for `start`.
-
-    Attributes
-    ----------
-    width : int
-        Channels of the first layer of generator and discriminators; 64 in the publication.
-    blur : {"deep-linear", "unet"}
-        The generator F that blurs: a linear filter, or a second U-Net for light-sheet brains.
-    start : {"identity", "random"}
-        ``"identity"``: both generators start as the identity and learn what to add;
-        ``"random"``: Kaiming initialisation and a sigmoid output, as published.
-    cycle_weight : float
-        Weight λ of the cycle-consistency loss.
-    learning_rate : float
-        Of Adam, for all networks.
-    beta1 : float
-        Of Adam: decay of the first moment. 0.5 is steadier at larger learning rates.
-    planes : int
-        Planes of each orientation and crop that the discriminators see in a step.
-    average : float
-        Decay of an exponential moving average of the generator's weights, which becomes the
-        restorer: single steps of adversarial training swing. 0, as published: the last weights.
-    projections : bool
-        Whether D_X is shown maximum projections over a depth of 2 to 10 voxels, drawn for each
-        step, in place of planes.
-    shared_axial : bool
-        Whether one discriminator judges both XZ and YZ planes, in D_X and in D_Y.
-    bottleneck_norm : bool
-        Whether the bottleneck of the U-Nets is normalised.
-    gradient_checkpointing : bool
-        Whether G's activations are computed again for the gradient instead of being kept.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    width: int = Field(64, ge=4)
-    blur: Literal["deep-linear", "unet"] = "deep-linear"
-    start: Literal["identity", "random"] = "identity"
-    cycle_weight: float = Field(10.0, ge=0)
-    learning_rate: float = Field(1e-4, gt=0)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    planes: int = Field(8, ge=1)
-    average: float = Field(0.0, ge=0, lt=1)
-    projections: bool = False
-    shared_axial: bool = False
-    bottleneck_norm: bool = True
-    gradient_checkpointing: bool = False
-
-
-class Contrast(NamedTuple):
-    """Standard deviations of crops, of what they were restored to, and of the difference."""
-
-    given: float
-    restored: float
-    added: float
 
 
 class Comparison(NamedTuple):
@@ -121,7 +63,7 @@ class OTCycleGAN:
         self.config = config
         self.execution = Execution()
         self.generator = self._unet(residual).to(device)
-        self._average = _average_of(self.generator, config.average) if config.average else None
+        self._average = average_of(self.generator, config.average) if config.average else None
         self._seen: tuple[Tensor, Tensor] | None = None
         self.blur: nn.Module = (
             DeepLinear3d(config.width, residual=residual)
@@ -172,7 +114,7 @@ class OTCycleGAN:
             terms = [least_squares(one.critic(one.fake), 1.0) for one in comparisons]
         adversarial = torch.stack(terms).sum()
         cycle = (y_again - y).abs().mean()
-        self._update(self._generators, adversarial + self.config.cycle_weight * cycle)
+        self.execution.update(self._generators, adversarial + self.config.cycle_weight * cycle)
         if self._average is not None:
             self._average.update_parameters(self.generator)
 
@@ -184,7 +126,7 @@ class OTCycleGAN:
                 for one in comparisons
             ]
         discrimination = torch.stack(terms).sum()
-        self._update(self._critics, discrimination)
+        self.execution.update(self._critics, discrimination)
         losses = self.execution.mean(torch.stack((adversarial, cycle, discrimination)))
         return dict(zip(("adversarial", "cycle", "discrimination"), losses.tolist(), strict=True))
 
@@ -278,18 +220,6 @@ class OTCycleGAN:
         self.sharp_critics.requires_grad_(required)
         self.blurred_critics.requires_grad_(required)
 
-    def _update(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-        # Of all processes, so that all of them stop or none.
-        if not torch.isfinite(mean := self.execution.mean(loss)):
-            raise DivergedError(
-                f"the loss is {mean.item()}, and must be finite: training has diverged; "
-                "a smaller learning rate or another seed may help"
-            )
-        optimiser.zero_grad(set_to_none=True)
-        self.execution.backward(loss)
-        self.execution.average_gradients(optimiser)
-        optimiser.step()
-
 
 class _Phase(nn.Module):
     """What a checkpoint must know of a training besides its networks."""
@@ -299,12 +229,3 @@ class _Phase(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("frozen", torch.tensor(False))
-
-
-def _average_of(network: nn.Module, decay: float) -> AveragedModel:
-    """Return a moving average of a network's weights, which follows more quickly at first."""
-
-    def follow(mean: Tensor, now: Tensor, count: Tensor | int) -> Tensor:
-        return mean.lerp(now, 1 - min(decay, int(count) / (int(count) + 10)))
-
-    return AveragedModel(network, avg_fn=follow)

@@ -34,7 +34,9 @@ def draw_patches(crops: Tensor, kind: Kind, count: int, side: int) -> Tensor:
     patches = []
     for _ in range(count):
         crop = crops[_below(len(crops)), 0].permute(facing[_below(len(facing))])
-        place, top, left = (_below(n - k + 1) for n, k in zip(crop.shape, (1, side, side), strict=True))
+        place, top, left = (
+            _below(n - k + 1) for n, k in zip(crop.shape, (1, side, side), strict=True)
+        )
         patches.append(crop[place, top : top + side, left : left + side])
     return torch.stack(patches)[:, None]
 

@@ -115,9 +115,7 @@ def _activation() -> nn.LeakyReLU:
 
 
 def _edge(in_channels: int, out_channels: int) -> nn.Conv2d:
-    return nn.Conv2d(
-        in_channels, out_channels, _EDGE, padding=_EDGE_RADIUS, padding_mode="reflect"
-    )
+    return nn.Conv2d(in_channels, out_channels, _EDGE, padding=_EDGE_RADIUS, padding_mode="reflect")
 
 
 def _pair(width: int) -> nn.Sequential:

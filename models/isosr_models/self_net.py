@@ -69,7 +69,10 @@ class SelfNet(Unnormalised):
         self.blur, self.reverse = self._resnet().to(device), self._resnet().to(device)
         self._average = average_of(self.deblur, config.average) if config.average else None
         self.critics = nn.ModuleDict(
-            {name: PatchGAN2d(config.critic_width, strided=_STRIDED) for name in ("axial", "coarse")}
+            {
+                name: PatchGAN2d(config.critic_width, strided=_STRIDED)
+                for name in ("axial", "coarse")
+            }
         ).to(device)
         self._seen: Tensor | None = None
         generators = (self.blur, self.reverse, self.deblur)

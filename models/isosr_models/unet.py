@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from isosr_models.errors import ModelConfigError
 from isosr_models.layers import fold_norm, instance_norm_3d, untracked, use_statistics
+from isosr_models.volume_network import VolumeNetwork
 
 _Context = AbstractContextManager[None]
 
@@ -30,7 +31,7 @@ def _recomputing(stage: nn.Module) -> tuple[_Context, _Context]:
     return nullcontext(), untracked(stage)
 
 
-class UNet3d(nn.Module):
+class UNet3d(VolumeNetwork):
     """3D U-Net with two poolings, from a blurred volume to one with isotropic resolution.
 
     Encoder of two levels (widths w and 2w), a bottleneck of three convolutions (4w), a decoder with

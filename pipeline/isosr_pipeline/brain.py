@@ -6,16 +6,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, SerializeAsAny
 
 from isosr_pipeline.settings import (
     ConvertSettings,
     EvaluateSettings,
     RestoreSettings,
     Settings,
-    TrainSettings,
 )
 from isosr_pipeline.site_files import is_site_file
+from isosr_pipeline.training_settings import OTCycleGANSettings, TrainSettings
 from isosr_pipeline.yaml_files import read_yaml
 
 
@@ -45,7 +45,7 @@ class Brain(Settings):
     cluster: str = "local"
     workers: PositiveInt | None = None
     convert: ConvertSettings = Field(default_factory=ConvertSettings)
-    train: TrainSettings = Field(default_factory=TrainSettings)
+    train: SerializeAsAny[TrainSettings] = Field(default_factory=OTCycleGANSettings)
     restore: RestoreSettings = Field(default_factory=RestoreSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
 

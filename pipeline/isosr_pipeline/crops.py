@@ -20,7 +20,6 @@ from isosr_pipeline.geometry import AXES, Box, Zyx
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.sampling import Cells, Sampler
-from isosr_pipeline.settings import Sampling
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.stored_crops import (
     StoredCrop,
@@ -29,6 +28,7 @@ from isosr_pipeline.stored_crops import (
     prepare,
     stored_crop,
 )
+from isosr_pipeline.training_settings import Sampling
 
 _SAME_VOXELS = 0.01
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from isosr_pipeline.settings import Settings
+
 _LONGEST_VALUE = 60
 
 
@@ -59,10 +61,14 @@ def _problem(
 
 
 def _known(name: str, section: type[BaseModel] | None) -> str:
-    names = list(section.model_fields) if section else []
+    names = _names(section) if section else []
     if near := difflib.get_close_matches(name, names, n=3):
         return f"did you mean {' or '.join(near)}?"
     return f"known are {', '.join(names)}"
+
+
+def _names(section: type[BaseModel]) -> list[str]:
+    return section.names() if issubclass(section, Settings) else list(section.model_fields)
 
 
 def _section(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel] | None:

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from isosr_pipeline.crops import Crops
 from isosr_pipeline.errors import IsosrError
-from isosr_pipeline.settings import TrainSettings
 from isosr_pipeline.stored_crops import StoredCrop
+from isosr_pipeline.training_settings import TrainSettings
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 

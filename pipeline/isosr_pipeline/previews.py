@@ -14,7 +14,7 @@ from torch import Tensor
 
 from isosr_models.layers import Statistics, use_statistics
 from isosr_models.model_folder import write_durably
-from isosr_models.unet import UNet3d
+from isosr_models.volume_network import VolumeNetwork
 from isosr_pipeline.crops import Crops
 
 PREVIEWS = "previews"
@@ -46,13 +46,13 @@ class Previews:
         self._crops = [others.read(index, torch.device("cpu"))[None] for index in range(_CROPS)]
 
     def draw(
-        self, network: UNet3d, iteration: int, statistics: Statistics = "block"
+        self, network: VolumeNetwork, iteration: int, statistics: Statistics = "block"
     ) -> NDArray[np.uint8]:
         """Write ``NNNNNN.png``, named by the iteration, and remove what is too many.
 
         Parameters
         ----------
-        network : UNet3d
+        network : VolumeNetwork
         iteration : int
         statistics : {"block", "frozen"}
             What is normalised by. Until they are frozen or calibrated, running statistics lag

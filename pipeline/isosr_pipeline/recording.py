@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isosr_models.layers import Statistics
-from isosr_models.methods import Objective
+from isosr_models.objective import Objective
 from isosr_pipeline.crops import Crops
 from isosr_pipeline.previews import Previews, remove_previews
-from isosr_pipeline.settings import TrainSettings
+from isosr_pipeline.training_settings import TrainSettings
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -20,16 +20,17 @@ from isosr_models.checkpoint import (
     save_checkpoint,
 )
 from isosr_models.errors import DivergedError
-from isosr_models.methods import Objective
 from isosr_models.model_folder import DESCRIPTION, read_description, read_run
+from isosr_models.objective import Objective
 from isosr_pipeline.engine.ledger import differences
 from isosr_pipeline.errors import BusyError, InputError, OutputExistsError, ResumeError
 from isosr_pipeline.locking import passing_lock
 from isosr_pipeline.paths import make_folder
 from isosr_pipeline.recording import remove_records
-from isosr_pipeline.settings import IfExists, TrainSettings
+from isosr_pipeline.settings import IfExists
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.team import Team, choose_precision
+from isosr_pipeline.training_settings import TrainSettings
 
 # A preset is compared by what it sets.
 _FREE_TO_CHANGE = {"preset", "loaders", "threads", "device", "preview_every", "tensorboard"}

@@ -17,20 +17,15 @@ from pydantic import (
     PositiveInt,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from isosr_pipeline.roi import Roi
-from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET
+from isosr_pipeline.store.intensity import CONFOCAL
 from isosr_pipeline.store.multiscale import voxel_size_problem
 from isosr_pipeline.store.spec import Ngff
 
 DEFAULT_CHUNK = (64, 64, 64)
 MAX_HALO = 512
-MAX_BATCH = 1024
-MAX_WIDTH = 512
-MAX_LOADERS = 256
-MAX_DEVICES = 64
 _NARROWEST, _WIDEST = 1e-30, 1e30
 
 
@@ -111,28 +106,13 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Device = Literal["auto", "cpu", "cuda"]
 
 
-def _as_text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
     """Accept the number where a brain file has one: 3 and 3.0 as well as ``"3"``."""
     return f"{value:g}" if isinstance(value, int | float) else value
 
 
-Percentiles = Annotated[Literal["0.03", "3"], BeforeValidator(_as_text)]
-"""Which of the recorded intensity windows: 0.03 to 99.97 %, or 3 to 97 %."""
-
-Precision = Annotated[Literal["auto", "32", "bf16"], BeforeValidator(_as_text)]
+Precision = Annotated[Literal["auto", "32", "bf16"], BeforeValidator(as_text)]
 """Of forward passes in training: float32, or bfloat16 where it does no harm."""
-
-Preset = Literal["cfm", "ot-lsm-brain", "ot-lsm-beads"]
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "cfm": {"crop": 144, "percentiles": "0.03", "rotations": True, "blur": "deep-linear"},
-    "ot-lsm-brain": {"crop": 132, "percentiles": "3", "blur": "unet"},
-    "ot-lsm-beads": {"crop": 100, "percentiles": "3", "blur": "deep-linear"},
-}
-"""What the publication trained with on confocal volumes, light-sheet brains, and beads in one."""
-
-Sampling = Literal["foreground", "uniform"]
-"""Where crops are taken from."""
 
 IfExists = Literal["refuse", "resume", "overwrite"]
 """What a step does with an output that is there already."""
@@ -142,6 +122,11 @@ class Settings(BaseModel):
     """Base of all parameters: fixed; unknown names and numbers that are not finite are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of parameters that are known here."""
+        return list(cls.model_fields)
 
 
 class ConvertSettings(Settings):
@@ -190,134 +175,6 @@ class ConvertSettings(Settings):
     def _deskewed(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("deskew", 0.0) is None:
             raise ValueError("needs deskew, the angle of the light sheet; give it too")
-        return value
-
-
-class TrainSettings(Settings):
-    """Parameters of ``train``.
-
-    Attributes
-    ----------
-    method : str
-        How the restorer is made.
-    preset : {"cfm", "ot-lsm-brain", "ot-lsm-beads"} or None
-        Parameters of the publication, see `PRESETS`; those that are given themselves come first.
-    init : Path or None
-        Folder of a trained model whose weights training starts from.
-    iterations : int or None
-        Steps of training.
-    minutes : float or None
-        Stop after this time instead, whichever comes first.
-    crop : tuple of 3 ints
-        Voxels of the isotropic grid in a crop.
-    sampling : {"foreground", "uniform"}
-        Where crops are taken from: mostly where something is seen, or everywhere alike.
-    rotations : bool
-        Turn crops about z by random quarter turns, besides flipping them.
-    batch : int
-        Crops a step; 1 in the publication.
-    width : int
-        Feature channels of the networks' first level.
-    blur : {"deep-linear", "unet"}
-        The generator that blurs.
-    start : {"identity", "random"}
-        Where training starts from.
-    planes : int
-        Planes of each orientation and crop that the discriminators see in a step.
-    cycle_weight : float
-        Weight of the cycle-consistency loss.
-    learning_rate, beta1 : float
-        Of Adam.
-    average : float
-        Decay of a moving average of the weights, which is what is kept; 0: the last weights.
-    freeze_norm : float
-        Share of the training, at its end, in which normalisation is frozen; 0: none.
-    projections : bool
-        Show D_X maximum projections over 2 to 10 voxels instead of planes.
-    shared_axial : bool
-        One discriminator for XZ and YZ planes.
-    bottleneck_norm : bool
-        Normalise the bottleneck of the U-Nets.
-    gradient_checkpointing : bool
-        Compute activations again for the gradient, which takes less memory and more time.
-    window : tuple of 2 floats or None
-        Intensities that are 0 and 1; None: those of `percentiles`.
-    percentiles : {"0.03", "3"}
-        The recorded window that is 0 and 1: 0.03 to 99.97 %, or 3 to 97 %.
-    loaders : int
-        Processes that read crops ahead; 0: crops are read between steps.
-    threads : int or None
-        Of the processor, for the networks; None: one a core. Small networks gain little from more
-        than one, and threads that wait for a busy core slow each other down.
-    preview_every : int
-        Steps between two pictures of the same crops before and after; 0: none.
-    tensorboard : bool
-        Write losses and pictures for TensorBoard too.
-    seed : int
-        Of crops, weights and planes.
-    device : {"auto", "cpu", "cuda"}
-    devices : int
-        GPUs, or processes on the CPU, that share the training; each has a batch of its own.
-    precision : {"auto", "32", "bf16"}
-        "auto": bf16 on GPUs that have it, 32 elsewhere.
-    compile : bool
-        Compile the generators; where that fails they are run as they are.
-    """
-
-    method: Literal["ot-cyclegan"] = "ot-cyclegan"
-    preset: Preset | None = None
-    init: Path | None = None
-    iterations: PositiveInt | None = None
-    minutes: PositiveFloat | None = None
-    crop: Lengths = (144, 144, 144)
-    sampling: Sampling = "foreground"
-    rotations: bool = False
-    batch: int = Field(1, ge=1, le=MAX_BATCH)
-    width: int = Field(64, ge=4, le=MAX_WIDTH)
-    blur: Literal["deep-linear", "unet"] = "deep-linear"
-    start: Literal["identity", "random"] = "identity"
-    planes: PositiveInt = 8
-    cycle_weight: float = Field(10.0, ge=0)
-    learning_rate: PositiveFloat = 1e-4
-    beta1: float = Field(0.9, ge=0, lt=1)
-    average: float = Field(0.0, ge=0, lt=1)
-    freeze_norm: float = Field(0.0, ge=0, lt=1)
-    projections: bool = False
-    shared_axial: bool = False
-    bottleneck_norm: bool = True
-    gradient_checkpointing: bool = False
-    window: Range | None = None
-    percentiles: Percentiles = "0.03"
-    loaders: int = Field(0, ge=0, le=MAX_LOADERS)
-    threads: PositiveInt | None = None
-    preview_every: NonNegativeInt = 500
-    tensorboard: bool = False
-    seed: Seed = 0
-    device: Device = "auto"
-    devices: int = Field(1, ge=1, le=MAX_DEVICES)
-    precision: Precision = "auto"
-    compile: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_preset(cls, given: Any) -> Any:
-        preset = given.get("preset") if isinstance(given, dict) else None
-        # Whatever else a brain file has there is refused with the other fields.
-        if isinstance(preset, str) and preset in PRESETS:
-            return {**PRESETS[preset], **given}
-        return given
-
-    @property
-    def window_percentiles(self) -> tuple[float, float]:
-        """The percentiles that are 0 and 1 to the networks."""
-        return CONFOCAL if self.percentiles == "0.03" else LIGHT_SHEET
-
-    @field_validator("rotations")
-    @classmethod
-    def _square(cls, value: bool, info: ValidationInfo) -> bool:
-        _, y, x = info.data.get("crop", (1, 1, 1))
-        if value and y != x:
-            raise ValueError("needs crops as long along y as along x; give such a crop too")
         return value
 
 

@@ -19,7 +19,7 @@ from isosr_pipeline.devices import choose_device
 from isosr_pipeline.errors import InputError, InterruptedRunError, IsosrError
 from isosr_pipeline.interrupts import stop_requests
 from isosr_pipeline.progress import Reporter, SilentReporter, reporter_for
-from isosr_pipeline.settings import TrainSettings
+from isosr_pipeline.training_settings import TrainSettings
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -12,14 +12,14 @@ from typing import NamedTuple
 from torch import Tensor
 
 from isosr_models.checkpoint import Progress, save_checkpoint
-from isosr_models.methods import Objective
+from isosr_models.objective import Objective
 from isosr_pipeline.crops import Crops
 from isosr_pipeline.errors import InterruptedRunError
 from isosr_pipeline.loading import batches
 from isosr_pipeline.recording import Recorder
-from isosr_pipeline.settings import TrainSettings
 from isosr_pipeline.stored_crops import StoredCrop, prepare
 from isosr_pipeline.team import Team
+from isosr_pipeline.training_settings import TrainSettings
 from isosr_pipeline.watching import Watch
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
@@ -194,7 +194,7 @@ class _Clock:
     @property
     def is_late(self) -> bool:
         """Whether the last share has begun, in which normalisation is frozen."""
-        share, minutes = self._settings.freeze_norm, self._settings.minutes
+        share, minutes = self._settings.late_share, self._settings.minutes
         limit = self._settings.iterations
         by_time = minutes is not None and self.progress.seconds >= 60 * minutes * (1 - share)
         by_count = limit is not None and self.progress.iterations >= limit * (1 - share)

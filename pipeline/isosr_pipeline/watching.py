@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from isosr_models.errors import CollapsedError
-from isosr_models.ot_cyclegan import Contrast
+from isosr_models.objective import Contrast
 
 FLAT_STEPS = 200
 """Steps in a row with nearly the same loss that are a collapse."""

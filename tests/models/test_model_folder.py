@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from isosr_models.architectures import UNet3dArchitecture
 from isosr_models.errors import DivergedError, ModelFormatError
 from isosr_models.model_folder import (
     DESCRIPTION,
@@ -107,7 +108,7 @@ def test_a_cut_or_altered_file_is_refused(folder):
         load_restorer(folder)
 
 
-@pytest.mark.parametrize("change", [{"format": 2}, {"unknown": 1}, {"width": 0}])
+@pytest.mark.parametrize("change", [{"format": 3}, {"unknown": 1}, {"network": {"kind": "x"}}])
 def test_other_versions_and_unknown_keys_are_refused(folder, change):
     description = json.loads((folder / DESCRIPTION).read_text())
     (folder / DESCRIPTION).write_text(json.dumps({**description, **change}))
@@ -117,13 +118,23 @@ def test_other_versions_and_unknown_keys_are_refused(folder, change):
 
 def test_weights_of_another_width_are_refused(folder):
     description = json.loads((folder / DESCRIPTION).read_text())
-    (folder / DESCRIPTION).write_text(json.dumps({**description, "width": 8}))
-    with pytest.raises(ModelFormatError, match="U-Net of width 8"):
+    description["network"]["width"] = 8
+    (folder / DESCRIPTION).write_text(json.dumps(description))
+    with pytest.raises(ModelFormatError, match=r"does not hold the 3D U-Net of width 8 of model"):
         load_restorer(folder)
 
 
+def test_a_model_of_the_first_format_is_read(folder):
+    description = json.loads((folder / DESCRIPTION).read_text())
+    network = description.pop("network")
+    del network["kind"]
+    (folder / DESCRIPTION).write_text(json.dumps({**description, **network, "format": 1}))
+    assert read_description(folder).network == UNet3dArchitecture(width=4, residual=True)
+    assert load_restorer(folder).halo == UNet3d.receptive_radius
+
+
 def test_only_a_generator_that_can_be_rebuilt_is_saved(tmp_path):
-    with pytest.raises(ModelFormatError, match="expected a UNet3d"):
+    with pytest.raises(ModelFormatError, match="generator is a Conv3d"):
         save_model(
             tmp_path / "m",
             {"generator": torch.nn.Conv3d(1, 1, 3)},

@@ -135,7 +135,7 @@ def test_a_bottleneck_without_norms_is_trained_saved_and_folded(tmp_path, blur):
         window_percentiles=(0.03, 99.97),
         training={},
     )
-    assert read_description(tmp_path).bottleneck_norm is False
+    assert read_description(tmp_path).network.bottleneck_norm is False
     volume, keep = torch.rand(1, 1, 64, 64, 64), (slice(28, 36),) * 3
     use_statistics(network, "frozen")
     with torch.no_grad():

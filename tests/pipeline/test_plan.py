@@ -15,6 +15,7 @@ import torch
 import yaml
 import zarr
 
+from isosr_models.architectures import UNet3dArchitecture
 from isosr_models.model_folder import save_model
 from isosr_models.restorers import NetworkRestorer
 from isosr_models.unet import UNet3d
@@ -26,6 +27,7 @@ from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.progress import byte_count
 from isosr_pipeline.restoring import timing
 from isosr_pipeline.restoring.fitting import Fit
+from isosr_pipeline.restoring.models import untrained
 from isosr_pipeline.restoring.restoration import prepare
 from isosr_pipeline.steps.convert import convert
 from isosr_pipeline.steps.plan import plan
@@ -36,6 +38,7 @@ from isosr_pipeline.store.volume import Volume
 
 STEPS = "isosr_pipeline.steps.plan"
 RATE = 1e8
+UNTRAINED = untrained(UNet3dArchitecture(width=2, residual=True))
 
 BRAIN = {
     "source": "blurred.tif",
@@ -361,7 +364,7 @@ def test_the_rate_is_the_work_of_a_small_block_over_its_time(monkeypatch, statis
         return original(self, block, keep)
 
     monkeypatch.setattr(NetworkRestorer, "__call__", counting)
-    rate = timing._rate("untrained:2", "cpu", statistics, "32", Zyx(300, 120, 9))
+    rate = timing._rate(UNTRAINED, "cpu", statistics, "32", Zyx(300, 120, 9))
     assert max(seen["shape"]) == 96
     assert seen["kept"] == kept
     assert rate == seen["work"] / 0.5
@@ -369,12 +372,12 @@ def test_the_rate_is_the_work_of_a_small_block_over_its_time(monkeypatch, statis
 
 def test_the_rates_of_all_workers_add_up(monkeypatch):
     monkeypatch.setattr(timing, "ask_all", lambda *_: [7.0, 5.0])
-    rate = timing.measure_rate(None, "untrained:2", "cpu", "frozen", "32", Zyx(9, 9, 9))
+    rate = timing.measure_rate(None, UNTRAINED, "cpu", "frozen", "32", Zyx(9, 9, 9))
     assert rate == 12.0
 
 
 def test_workers_measure_a_network_that_is_not_trained(client):
-    rate = timing.measure_rate(client, "untrained:2", "cpu", "frozen", "32", Zyx(9, 9, 9))
+    rate = timing.measure_rate(client, UNTRAINED, "cpu", "frozen", "32", Zyx(9, 9, 9))
     assert rate > 0
 
 

@@ -10,9 +10,9 @@ import torch
 from isosr_models.deep_linear import DeepLinear3d
 from isosr_models.model_folder import DESCRIPTION, read_description, save_model
 from isosr_models.unet import UNet3d
-from isosr_pipeline.settings import TrainSettings
 from isosr_pipeline.sources import open_source
 from isosr_pipeline.steps.train import train
+from isosr_pipeline.training_settings import OTCycleGANSettings
 
 FWHM = (4.0, 3.0, 3.0)
 
@@ -104,8 +104,10 @@ def test_what_is_no_model_is_refused(isosr, tmp_path, capsys):
 
 def test_a_model_from_before_voxel_sizes_were_kept_needs_one(isosr, model, capsys):
     content = json.loads((model / DESCRIPTION).read_text())
-    del content["voxel_size"], content["bottleneck_norm"]
-    (model / DESCRIPTION).write_text(json.dumps(content))
+    del content["voxel_size"]
+    network = content.pop("network")
+    first = {"format": 1, "width": network["width"], "residual": network["residual"]}
+    (model / DESCRIPTION).write_text(json.dumps({**content, **first}))
     assert isosr("psf", model) == 2
     assert "--voxel-size" in capsys.readouterr().err
     assert isosr("psf", model, "--voxel-size", "2") == 0
@@ -134,6 +136,6 @@ def test_a_unet_is_said_to_have_no_single_kernel(isosr, tmp_path, capsys):
 def test_a_training_keeps_the_voxel_size_of_its_stores(make_store, tmp_path):
     voxels = np.random.default_rng(0).integers(0, 999, (36, 36, 36), dtype=np.uint16)
     stores = [make_store(voxels, voxel_size=(2.0, size, size)).path for size in (1.5, 1.5)]
-    small = TrainSettings(width=4, crop=(32, 32, 32), planes=1, iterations=1, device="cpu")
+    small = OTCycleGANSettings(width=4, crop=(32, 32, 32), planes=1, iterations=1, device="cpu")
     train(stores, tmp_path / "trained", small)
     assert read_description(tmp_path / "trained").voxel_size == 1.5

@@ -9,8 +9,8 @@ from isosr_pipeline.settings import (
     ConvertSettings,
     EvaluateSettings,
     RestoreSettings,
-    TrainSettings,
 )
+from isosr_pipeline.training_settings import TrainSettings
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,12 @@ from isosr_pipeline.settings import (
         (TrainSettings, {"loaders": 100_000}, "loaders: .*256"),
         (TrainSettings, {"seed": -1}, "seed: .*greater than or equal to 0"),
         (TrainSettings, {"seed": 2**64}, "seed: .*less than"),
+        (
+            TrainSettings,
+            {"method": "deep-magic"},
+            "method: choose .*ot-cyclegan.*'deep-magic'",
+        ),
+        (TrainSettings, {"method": 7}, "method: choose one of"),
         (TrainSettings, {"preset": ["cfm"]}, r"preset: .*'ot-lsm-brain'.*\['cfm'\]"),
         (TrainSettings, {"preset": {"cfm": 1}}, "preset: .*'cfm'"),
         (TrainSettings, {"itterations": 1}, "itterations: is not known; did you mean iterations"),

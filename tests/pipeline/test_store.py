@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +88,21 @@ def test_a_task_of_a_run_that_is_over_leaves_a_new_store_alone(make_store, noise
     with pytest.raises(BusyError, match="made anew by another process"):
         old.write(0, box, np.zeros(box.shape, np.uint16))
     assert (Volume(old.path).read(0, box) == noise[box.slices]).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux holds folders by number")
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("take", [shutil.rmtree, lambda store: store.rename(f"{store}.old")])
+def test_a_store_that_is_taken_away_is_not_made_again(make_store, noise, take, begun):
+    volume = make_store(noise)
+    box = Box(Zyx(0, 0, 0), Zyx(32, 32, 32))
+    with suppress(OSError), volume.writing() as shards:
+        if begun:
+            shards.start(0, box, noise[box.slices])
+            shards.wait()
+        take(volume.path)
+        shards.start(0, box, noise[box.slices])
+    assert not volume.path.exists()
 
 
 def test_only_what_was_left_of_this_store_is_removed(tmp_path):

@@ -22,14 +22,15 @@ from isosr_pipeline.errors import (
 )
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.recording import LOSSES
-from isosr_pipeline.settings import RestoreSettings, TrainSettings
+from isosr_pipeline.settings import RestoreSettings
 from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.train import train
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.stored_crops import prepare
+from isosr_pipeline.training_settings import OTCycleGANSettings
 
 CPU = torch.device("cpu")
-SMALL = TrainSettings(width=4, crop=(32, 32, 32), planes=2, iterations=4, device="cpu")
+SMALL = OTCycleGANSettings(width=4, crop=(32, 32, 32), planes=2, iterations=4, device="cpu")
 
 
 @pytest.fixture

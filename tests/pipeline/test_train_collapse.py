@@ -16,11 +16,11 @@ from isosr_models.model_folder import read_description
 from isosr_models.ot_cyclegan import Contrast, OTCycleGAN
 from isosr_pipeline import training, watching
 from isosr_pipeline.errors import InterruptedRunError, ResumeError
-from isosr_pipeline.settings import TrainSettings
 from isosr_pipeline.steps.train import train
+from isosr_pipeline.training_settings import OTCycleGANSettings
 from isosr_pipeline.watching import Watch
 
-SMALL = TrainSettings(width=4, crop=(32, 32, 32), planes=2, iterations=6, device="cpu")
+SMALL = OTCycleGANSettings(width=4, crop=(32, 32, 32), planes=2, iterations=6, device="cpu")
 
 
 @pytest.fixture

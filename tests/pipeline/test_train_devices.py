@@ -16,10 +16,10 @@ from isosr_models.model_folder import WEIGHTS, load_restorer, read_description
 from isosr_pipeline.errors import InputError, InterruptedRunError
 from isosr_pipeline.progress import SilentReporter
 from isosr_pipeline.recording import LOSSES
-from isosr_pipeline.settings import TrainSettings
 from isosr_pipeline.steps.train import train
+from isosr_pipeline.training_settings import OTCycleGANSettings
 
-SMALL = TrainSettings(
+SMALL = OTCycleGANSettings(
     width=4, crop=(32, 32, 32), planes=2, iterations=4, device="cpu", threads=1, preview_every=0
 )
 TWO = {"devices": 2}

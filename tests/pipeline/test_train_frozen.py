@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from isosr_models.model_folder import load_restorer
 from isosr_models.ot_cyclegan import OTCycleGAN
 from isosr_pipeline.errors import InterruptedRunError
-from isosr_pipeline.settings import TrainSettings
 from isosr_pipeline.steps.train import train
+from isosr_pipeline.training_settings import OTCycleGANSettings
 
-SMALL = TrainSettings(
+SMALL = OTCycleGANSettings(
     width=4, crop=(32, 32, 32), planes=1, iterations=10, device="cpu", average=0.9
 )
 

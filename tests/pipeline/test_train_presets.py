@@ -13,12 +13,12 @@ from isosr_models.errors import ModelConfigError, ModelFormatError
 from isosr_models.model_folder import DESCRIPTION, WEIGHTS, read_description
 from isosr_pipeline.brain import read_brain
 from isosr_pipeline.errors import InputError, ResumeError
-from isosr_pipeline.settings import TrainSettings
 from isosr_pipeline.steps.train import train
 from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET
 from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.training_settings import OTCycleGANSettings
 
-SMALL = TrainSettings(width=4, crop=(32, 32, 32), planes=2, iterations=3, device="cpu")
+SMALL = OTCycleGANSettings(width=4, crop=(32, 32, 32), planes=2, iterations=3, device="cpu")
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def store(make_store):
     ],
 )
 def test_presets_are_the_publications(preset, crop, percentiles, rotations, blur):
-    made = TrainSettings(preset=preset)
+    made = OTCycleGANSettings(preset=preset)
     assert made.crop == (crop,) * 3
     assert made.window_percentiles == percentiles
     assert (made.rotations, made.blur) == (rotations, blur)
 
 
 def test_what_is_given_comes_before_the_preset(tmp_path):
-    made = TrainSettings(preset="cfm", crop=64, rotations=False, percentiles=3)
+    made = OTCycleGANSettings(preset="cfm", crop=64, rotations=False, percentiles=3)
     assert (made.crop, made.rotations, made.window_percentiles) == ((64,) * 3, False, LIGHT_SHEET)
     path = tmp_path / "brain.yaml"
     path.write_text(
@@ -54,9 +54,9 @@ def test_what_is_given_comes_before_the_preset(tmp_path):
     assert brain.train.window_percentiles == CONFOCAL
     assert brain.train.init == tmp_path / "m"
     with pytest.raises(ValidationError, match="ot-lsm-beads"):
-        TrainSettings(preset="sted")
+        OTCycleGANSettings(preset="sted")
     with pytest.raises(ValidationError, match=r"0\.03"):
-        TrainSettings(percentiles=5)
+        OTCycleGANSettings(percentiles=5)
 
 
 def test_a_preset_on_the_command_line_and_what_it_sets(isosr, store, tmp_path, capsys):

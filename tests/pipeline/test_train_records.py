@@ -17,10 +17,10 @@ from isosr_pipeline.crops import Crops
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.previews import PREVIEWS, Previews, find_previews
 from isosr_pipeline.recording import TENSORBOARD
-from isosr_pipeline.settings import TrainSettings
 from isosr_pipeline.steps.train import train
+from isosr_pipeline.training_settings import OTCycleGANSettings
 
-SMALL = TrainSettings(width=4, crop=(32, 36, 40), planes=2, iterations=5, device="cpu")
+SMALL = OTCycleGANSettings(width=4, crop=(32, 36, 40), planes=2, iterations=5, device="cpu")
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from isosr_models.unet import UNet3d
 from isosr_pipeline.errors import InterruptedRunError, ResumeError
 from isosr_pipeline.progress import SilentReporter
 from isosr_pipeline.recording import LOSSES
-from isosr_pipeline.settings import TrainSettings
 from isosr_pipeline.steps.train import train
+from isosr_pipeline.training_settings import OTCycleGANSettings
 from isosr_pipeline.watching import Watch
 
-SMALL = TrainSettings(width=4, crop=(32, 32, 32), planes=2, iterations=4, device="cpu")
+SMALL = OTCycleGANSettings(width=4, crop=(32, 32, 32), planes=2, iterations=4, device="cpu")
 
 
 class Notes(SilentReporter):

@@ -99,7 +99,11 @@ class Driven:
         assert "the walltime is over: queued again" in told
         assert_identical(self.out, self.stage.undisturbed)
         assert self.before == list(range(HELD)), told
-        assert self.pace.done() == list(range(REGIONS)), told
+        # SLURM may signal up to a minute early, and so end a quick run too: what that one had in
+        # flight is done again, and what an earlier one had done is not.
+        done = self.pace.done()
+        assert set(done) == set(range(REGIONS)), told
+        assert [done.count(region) for region in range(HELD)] == [1] * HELD, told
         assert f"restore: {HELD} of {REGIONS} regions were done before" in told
 
 

@@ -102,10 +102,8 @@ def switch(model: type[Settings], name: str, text: str) -> Decorator:
     text : str
         Help.
     """
-    default: bool = model.model_fields[name].default
-    return click.option(
-        f"--{name.replace('_', '-')}", name, is_flag=True, default=default, help=text
-    )
+    assert model.model_fields[name].default is False  # noqa: S101 - others are made by `either`
+    return click.option(f"--{name.replace('_', '-')}", name, is_flag=True, default=None, help=text)
 
 
 def either(model: type[Settings], name: str, text: str) -> Decorator:

@@ -58,7 +58,7 @@ def _train_rows(plan: TrainPlan) -> _Rows:
     first = ", whichever comes first" if len(ends) > 1 else ""
     done = _and(plan.detail) if plan.state == "unfinished" else ""
     yield "ends after", f"{' or '.join(ends)}{first}{done}"
-    yield "network", f"width {plan.width}, crops of {_times(plan.crop)}"
+    yield "network", f"{plan.network}, crops of {_times(plan.crop)}"
 
 
 def _restore_rows(plan: RestorePlan) -> _Rows:

@@ -8,15 +8,11 @@ from typing import Any
 
 import click
 
-from isosr_pipeline.cli.options import (
-    StepCommand,
-    either,
-    existing_options,
-    setting,
-    settings_from,
-    switch,
-)
-from isosr_pipeline.settings import IfExists, TrainSettings
+from isosr_pipeline.cli import options
+from isosr_pipeline.cli.method_options import either, setting, switch
+from isosr_pipeline.cli.options import StepCommand, existing_options, settings_from
+from isosr_pipeline.settings import IfExists
+from isosr_pipeline.training_settings import METHODS, TrainSettings
 
 
 @click.command(
@@ -26,39 +22,39 @@ from isosr_pipeline.settings import IfExists, TrainSettings
 )
 @click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
-@setting(TrainSettings, "preset", "cfm|ot-lsm-brain|ot-lsm-beads", "The publication's parameters.")
-@setting(TrainSettings, "method", "METHOD", "How the restorer is made.")
-@setting(TrainSettings, "iterations", "N", "Steps of training; this or --minutes is needed.")
-@setting(TrainSettings, "minutes", "M", "Stop after this time, or --iterations if sooner.")
-@setting(TrainSettings, "crop", "Z,Y,X", "What networks see at once, in isotropic voxels.")
-@setting(TrainSettings, "sampling", "foreground|uniform", "Where crops are taken from.")
-@setting(TrainSettings, "batch", "N", "Crops a step.")
-@setting(TrainSettings, "width", "N", "Channels of the networks' first level.")
-@setting(TrainSettings, "blur", "deep-linear|unet", "The generator that blurs.")
-@setting(TrainSettings, "start", "identity|random", "Where training starts; random: as published.")
-@setting(TrainSettings, "planes", "N", "Planes of each orientation and crop.")
-@setting(TrainSettings, "cycle_weight", "L", "Weight of the cycle-consistency loss.")
-@setting(TrainSettings, "learning_rate", "R", "Of Adam.")
-@setting(TrainSettings, "beta1", "B", "Of Adam; 0.5 is steadier at larger learning rates.")
-@setting(TrainSettings, "average", "D", "Decay of an average of the weights; 0: keep the last.")
-@setting(TrainSettings, "freeze_norm", "SHARE", "Of the end, normalised as in restore; 0: none.")
-@switch(TrainSettings, "projections", "Show D_X maximum projections over 2 to 10 voxels.")
-@switch(TrainSettings, "shared_axial", "One discriminator for XZ and YZ planes.")
-@setting(TrainSettings, "bottleneck_norm", "true|false", "Normalise the U-Nets' bottleneck.")
-@switch(TrainSettings, "gradient_checkpointing", "Less memory, more time; the same result.")
-@setting(TrainSettings, "window", "LOW,HIGH", "Intensities that are 0 and 1; default: recorded.")
-@setting(TrainSettings, "percentiles", "0.03|3", "The recorded window: 0.03-99.97 or 3-97 %.")
-@either(TrainSettings, "rotations", "Turn crops about z by random quarter turns.")
-@setting(TrainSettings, "init", "MODEL", "A trained model whose weights training starts from.")
-@setting(TrainSettings, "loaders", "N", "Processes that read crops ahead.")
-@setting(TrainSettings, "threads", "N", "Processor threads of the networks; default: one a core.")
-@setting(TrainSettings, "preview_every", "N", "Steps between pictures of the result; 0: none.")
-@either(TrainSettings, "tensorboard", "Write losses and pictures for TensorBoard.")
-@setting(TrainSettings, "seed", "N", "Of crops, weights and planes.")
-@setting(TrainSettings, "device", "auto|cpu|cuda", "auto: the GPU if there is one.")
-@setting(TrainSettings, "devices", "N", "GPUs, or processes on the CPU, that train together.")
-@setting(TrainSettings, "precision", "auto|32|bf16", "auto: bf16 on GPUs that have it, else 32.")
-@either(TrainSettings, "compile", "Compile the generators where the machine can.")
+@setting("preset", "cfm|ot-lsm-brain|ot-lsm-beads", "The publication's parameters.")
+@options.setting(TrainSettings, "method", "|".join(METHODS), "How the restorer is made.")
+@setting("iterations", "N", "Steps of training; this or --minutes is needed.")
+@setting("minutes", "M", "Stop after this time, or --iterations if sooner.")
+@setting("crop", "Z,Y,X", "What networks see at once, in isotropic voxels.")
+@setting("sampling", "foreground|uniform", "Where crops are taken from.")
+@setting("batch", "N", "Crops a step.")
+@setting("width", "N", "Channels of the networks' first level.")
+@setting("blur", "deep-linear|unet", "The generator that blurs.")
+@setting("start", "identity|random", "Where training starts; random: as published.")
+@setting("planes", "N", "Planes of each orientation and crop.")
+@setting("cycle_weight", "L", "Weight of the cycle-consistency loss.")
+@setting("learning_rate", "R", "Of Adam.")
+@setting("beta1", "B", "Of Adam; 0.5 is steadier at larger learning rates.")
+@setting("average", "D", "Decay of an average of the weights; 0: keep the last.")
+@setting("freeze_norm", "SHARE", "Of the end, normalised as in restore; 0: none.")
+@switch("projections", "Show D_X maximum projections over 2 to 10 voxels.")
+@switch("shared_axial", "One discriminator for XZ and YZ planes.")
+@setting("bottleneck_norm", "true|false", "Normalise the U-Nets' bottleneck.")
+@switch("gradient_checkpointing", "Less memory, more time; the same result.")
+@setting("window", "LOW,HIGH", "Intensities that are 0 and 1; default: recorded.")
+@setting("percentiles", "0.03|3", "The recorded window: 0.03-99.97 or 3-97 %.")
+@either("rotations", "Turn crops about z by random quarter turns.")
+@setting("init", "MODEL", "A trained model whose weights training starts from.")
+@setting("loaders", "N", "Processes that read crops ahead.")
+@setting("threads", "N", "Processor threads of the networks; default: one a core.")
+@setting("preview_every", "N", "Steps between pictures of the result; 0: none.")
+@either("tensorboard", "Write losses and pictures for TensorBoard.")
+@setting("seed", "N", "Of crops, weights and planes.")
+@setting("device", "auto|cpu|cuda", "auto: the GPU if there is one.")
+@setting("devices", "N", "GPUs, or processes on the CPU, that train together.")
+@setting("precision", "auto|32|bf16", "auto: bf16 on GPUs that have it, else 32.")
+@either("compile", "Compile the generators where the machine can.")
 @click.option(
     "--parameters",
     type=click.Path(path_type=Path),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
+from isosr_models.architectures import Architecture
 from isosr_models.layers import Statistics
-from isosr_models.model_folder import identity, load_restorer
+from isosr_models.methods import find_method
+from isosr_models.model_folder import identity, load_restorer, read_description
 from isosr_models.precision import Precision
-from isosr_models.restorers import NetworkRestorer, Restorer
-from isosr_models.unet import UNet3d
+from isosr_models.restorers import Restorer
+from isosr_pipeline.brain import Brain
 from isosr_pipeline.devices import choose_device
 from isosr_pipeline.settings import Device
 
@@ -16,17 +20,31 @@ IDENTITY = "identity"
 """In place of a model folder: resample only."""
 
 _UNTRAINED = "untrained:"
+_ARCHITECTURE: TypeAdapter[Architecture] = TypeAdapter(Architecture)
 
 
-def untrained(width: int) -> str:
+def untrained(architecture: Architecture) -> str:
     """Name a network that is made wherever it is loaded, to measure before there is a model.
 
     Parameters
     ----------
-    width : int
+    architecture : Architecture
         Of the network.
     """
-    return f"{_UNTRAINED}{width}"
+    return f"{_UNTRAINED}{architecture.model_dump_json()}"
+
+
+def architecture_of(brain: Brain) -> Architecture:
+    """Return what a brain's restorer is, or will be once it is trained.
+
+    Raises
+    ------
+    ModelFormatError
+        When the model that the brain names is none.
+    """
+    if brain.model is not None:
+        return read_description(brain.model).network
+    return find_method(brain.train.method).architecture(brain.train.parameters())
 
 
 def load(model: str, device: Device, statistics: Statistics, precision: Precision) -> Restorer:
@@ -50,8 +68,9 @@ def load(model: str, device: Device, statistics: Statistics, precision: Precisio
     if model == IDENTITY:
         return identity()
     if model.startswith(_UNTRAINED):
-        network = UNet3d(int(model.removeprefix(_UNTRAINED)))
-        return NetworkRestorer(network, statistics, choose_device(device), precision)
+        architecture = _ARCHITECTURE.validate_json(model.removeprefix(_UNTRAINED))
+        network = architecture.build()
+        return architecture.restorer(network, statistics, choose_device(device), precision)
     return load_restorer(
         Path(model), statistics=statistics, device=choose_device(device), precision=precision
     )

@@ -13,8 +13,7 @@ import numpy as np
 from isosr_models.layers import Statistics
 from isosr_models.model_folder import Description, read_description
 from isosr_models.precision import Precision
-from isosr_models.restorers import Restorer
-from isosr_models.unet import UNet3d
+from isosr_models.restorers import NetworkRestorer, Restorer
 from isosr_pipeline.engine.output import versions
 from isosr_pipeline.engine.regions import RegionPlan
 from isosr_pipeline.errors import InputError
@@ -166,7 +165,7 @@ class Restoration(Outline):
         return [*(volume.attributes.history if volume.attributes else []), step]
 
 
-def check_restoring(settings: RestoreSettings, halo: int = UNet3d.receptive_radius) -> None:
+def check_restoring(settings: RestoreSettings, halo: int, is_published: bool) -> None:
     """Refuse parameters that don't go together, before anything is opened.
 
     Parameters
@@ -174,6 +173,8 @@ def check_restoring(settings: RestoreSettings, halo: int = UNet3d.receptive_radi
     settings : RestoreSettings
     halo : int
         What the restorer needs, in voxels.
+    is_published : bool
+        Whether its network is the publication's.
 
     Raises
     ------
@@ -191,6 +192,11 @@ def check_restoring(settings: RestoreSettings, halo: int = UNet3d.receptive_radi
         )
     if settings.scheme == "exact":
         return
+    if not is_published:
+        raise InputError(
+            "the publication's scheme is that of its 3D U-Net, and the model is none; leave scheme "
+            "out"
+        )
     own = {"halo": None, "block": "auto", "skip_empty": False}
     if given := [name for name, value in own.items() if getattr(settings, name) != value]:
         raise InputError(
@@ -222,10 +228,10 @@ def prepare(store: Path, model: str, settings: RestoreSettings) -> Restoration:
     volume.require_complete()
     description = None if model == IDENTITY else read_description(Path(model))
     restorer = load(model, "cpu", statistics_of(settings), "32")
-    if model == IDENTITY and (settings.skip_empty or settings.scheme == "paper"):
+    if model == IDENTITY and settings.skip_empty:
         raise InputError(
-            "identity only resamples, and has neither empty cells to skip nor a scheme of blocks; "
-            "leave out skip_empty and scheme, or give a model"
+            "identity only resamples, and has no empty cells to skip; leave out skip_empty, or "
+            "give a model"
         )
     outline = outlined(volume, restorer, settings)
     return Restoration(
@@ -253,7 +259,7 @@ def outlined(image: PlacedImage, restorer: Restorer, settings: RestoreSettings) 
         When the image or a parameter doesn't fit the others.
     """
     view = IsotropicView(image)
-    check_restoring(settings, restorer.halo)
+    check_restoring(settings, restorer.halo, isinstance(restorer, NetworkRestorer))
     box = settings.roi.box(view, image.origin) if settings.roi else Box.whole(view.shape)
     channels = _channels(image, settings)
     spec = _spec(image, view, settings, box, channels)

@@ -14,9 +14,8 @@ from typing import Any
 from distributed import Client
 
 from isosr_cluster.clients import memory_per_worker, tasks_per_worker, worker_addresses
-from isosr_models.patchgan import MIN_PLANE
+from isosr_models.methods import find_method
 from isosr_models.precision import Precision
-from isosr_models.unet import UNet3d
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for
 from isosr_pipeline.crops import check_crop
@@ -26,7 +25,7 @@ from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.progress import Reporter, SilentReporter, byte_count
 from isosr_pipeline.restoring.fitting import Fit, ask_workers, choose_precision, memory_of_block
-from isosr_pipeline.restoring.models import load, untrained
+from isosr_pipeline.restoring.models import architecture_of, load, untrained
 from isosr_pipeline.restoring.redundancy import BlockGrid, block_grid
 from isosr_pipeline.restoring.restoration import Outline, outlined, statistics_of
 from isosr_pipeline.restoring.restoration import prepare as prepare_restoration
@@ -73,7 +72,9 @@ def plan(brain: Brain, *, reporter: Reporter | None = None) -> Plan:
     converted = _is_complete(brain.store, conversion.history)
     if status["train"].state != "complete":
         crop = Zyx(*brain.train.crop)
-        check_crop(crop, IsotropicView(conversion.image), UNet3d.stride, MIN_PLANE)
+        least = find_method(brain.train.method).least_crop
+        stride = architecture_of(brain).stride
+        check_crop(crop, IsotropicView(conversion.image), stride, least)
     first = None if converted else _convert(brain, conversion, status["convert"], reporter)
     train = _train(brain, status["train"])
     last = _restore(brain, conversion, converted, status, reporter)
@@ -161,7 +162,8 @@ def _train(brain: Brain, status: StepStatus) -> TrainPlan:
         detail=status.detail,
         iterations=settings.iterations,
         minutes=settings.minutes,
-        width=settings.width,
+        method=settings.method,
+        network=str(architecture_of(brain)),
         crop=settings.crop,
     )
 
@@ -176,7 +178,7 @@ def _restore(
     device = device_on(brain.cluster, brain.restore.device)
     settings = brain.restore.model_copy(update={"device": device})
     trained = status["train"].state == "complete"
-    model = str(brain.trained_model.absolute()) if trained else untrained(brain.train.width)
+    model = str(brain.trained_model.absolute()) if trained else untrained(architecture_of(brain))
     outline: Outline
     if converted and trained:
         found = prepare_restoration(brain.store, model, settings)

@@ -70,7 +70,7 @@ class TrainPlan(_Model):
     iterations : int or None
     minutes : float or None
         Whichever comes first ends it.
-    width : int
+    method, network : str
     crop : tuple of 3 ints
         In voxels, order z, y, x.
     """
@@ -80,7 +80,8 @@ class TrainPlan(_Model):
     detail: str
     iterations: int | None
     minutes: float | None
-    width: int
+    method: str
+    network: str
     crop: Lengths
 
 

@@ -8,11 +8,13 @@ from typing import Literal, get_args
 from pydantic import ValidationError
 
 from isosr_cluster.clients import OpenClient
-from isosr_models.model_folder import read_description, write_durably
+from isosr_models.architectures import UNet3dArchitecture
+from isosr_models.model_folder import write_durably
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for, tag_of
 from isosr_pipeline.errors import MissingInputError
 from isosr_pipeline.progress import Reporter, SilentReporter
+from isosr_pipeline.restoring.models import architecture_of
 from isosr_pipeline.restoring.restoration import check_restoring
 from isosr_pipeline.settings import Device
 from isosr_pipeline.site_files import device_on, is_site_file, read_site
@@ -103,9 +105,10 @@ def check_inputs(brain: Brain) -> None:
     InputError, ModelFormatError
         When a model or reference is missing, or a parameter of restoring can't be used.
     """
-    if brain.model is not None:
-        read_description(brain.model)
-    check_restoring(brain.restore)
+    network = architecture_of(brain)
+    check_restoring(
+        brain.restore, network.receptive_radius, isinstance(network, UNet3dArchitecture)
+    )
     if brain.evaluate.reference is not None:
         reference, _array = split_location(brain.evaluate.reference)
         if not reference.exists():

@@ -15,10 +15,9 @@ from isosr_models.compiling import compile_network
 from isosr_models.execution import Execution
 from isosr_models.initial import start_from
 from isosr_models.layers import calibrate
-from isosr_models.methods import Objective, create_objective
+from isosr_models.methods import create_objective, find_method
 from isosr_models.model_folder import Description, read_description, save_model
-from isosr_models.ot_cyclegan import OTCycleGANConfig
-from isosr_models.patchgan import MIN_PLANE
+from isosr_models.objective import Objective
 from isosr_models.unet import UNet3d
 from isosr_pipeline.crops import Crops, are_alike, check_alike, check_crop
 from isosr_pipeline.engine.output import refuse_overlap, versions
@@ -28,14 +27,14 @@ from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.paths import check_creatable
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.resuming import alone, begin, describe_run, find, going_back, is_begun
-from isosr_pipeline.settings import IfExists, TrainSettings
+from isosr_pipeline.settings import IfExists
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.team import Team, check_devices, launch
 from isosr_pipeline.training import optimise
+from isosr_pipeline.training_settings import OTCycleGANSettings, TrainSettings
 
 CALIBRATION_CROPS = 16
 _TRAINING, _CALIBRATION = 0, 1
-_METHOD_PARAMETERS = set(OTCycleGANConfig.model_fields)
 
 
 def train(
@@ -91,11 +90,11 @@ def _train(
         torch.set_num_threads(settings.threads)
     # The same everywhere: all begin with the same weights, and look at the same planes.
     torch.manual_seed(settings.seed)
-    parameters = settings.model_dump(include=_METHOD_PARAMETERS)
-    device = team.fabric.device
-    objective = create_objective(settings.method, parameters, device)
+    crops = _crops(stores, settings)
+    objective = create_objective(
+        settings.method, settings.parameters(), team.fabric.device, _z_step(crops)
+    )
     objective.execution = Execution(team.fabric)
-    crops = _crops(stores, settings, objective.restorer.stride)
     run = describe_run(stores, model, settings, team)
     found = team.first(partial(find, model, if_exists, run))
     if found == "model":
@@ -109,7 +108,7 @@ def _train(
         team.reporter.say(remark)
     with alone(model, if_exists, run, found, team):
         start = begin(model, objective, run, found == "checkpoint", team)
-        if settings.compile:
+        if isinstance(settings, OTCycleGANSettings) and settings.compile:
             _compile(objective, settings, team)
         _optimise(objective, crops, model, settings, start, team)
 
@@ -227,14 +226,22 @@ def _voxel_size(crops: Crops) -> float:
     return IsotropicView(Volume(crops.stores[0])).voxel_size[2]
 
 
-def _crops(stores: Sequence[Path], settings: TrainSettings, stride: int) -> Crops:
+def _z_step(crops: Crops) -> float:
+    """Return how far measured planes lie apart, in voxels of the isotropic grid."""
+    z, _y, x = Volume(crops.stores[0]).voxel_size
+    return z / x
+
+
+def _crops(stores: Sequence[Path], settings: TrainSettings) -> Crops:
     crop = Zyx(*settings.crop)
+    method = find_method(settings.method)
+    stride = method.architecture(settings.parameters()).stride
     windows, views = [], []
     for store in stores:
         volume = Volume(store)
         volume.require_complete()
         views.append(IsotropicView(volume))
-        check_crop(crop, views[-1], stride, MIN_PLANE)
+        check_crop(crop, views[-1], stride, method.least_crop)
         windows.append([_window(volume, c, settings) for c in range(volume.shape[0])])
     check_alike(views)
     return Crops(

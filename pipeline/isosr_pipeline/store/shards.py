@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,13 +127,34 @@ def writing(folder: Path, driver: Driver, shard: Zyx, together: Zyx) -> Iterator
     OSError
         When the array can't be opened, or the file system takes no more.
     """
+    with _held(folder) as path:
+        try:
+            array = open_tensorstore(path, driver, writable=True)
+        except FAILURES as error:
+            raise as_os_error(error, folder) from error
+        writer = ShardWriter(folder, array, shard, together, 3 if driver == "zarr3" else 2)
+        try:
+            yield writer
+            writer.wait()
+        finally:
+            writer.settle()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[Path]:
+    """Return a path that stays that of a folder as it is now, wherever it is moved.
+
+    By its name, folders would be made again for a store that was removed meanwhile.
+    """
     try:
-        array = open_tensorstore(folder, driver, writable=True)
-    except FAILURES as error:
-        raise as_os_error(error, folder) from error
-    writer = ShardWriter(folder, array, shard, together, 3 if driver == "zarr3" else 2)
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        # Opening it as an array says what is wrong.
+        yield folder
+        return
     try:
-        yield writer
-        writer.wait()
+        held = Path(f"/proc/self/fd/{number}")
+        # Only Linux has it.
+        yield held if held.is_dir() else folder
     finally:
-        writer.settle()
+        os.close(number)

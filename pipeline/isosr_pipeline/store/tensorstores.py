@@ -56,7 +56,9 @@ def open_tensorstore(folder: Path, driver: Driver, *, writable: bool = False) ->
     Exception
         One of `FAILURES`.
     """
-    spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{folder.resolve()}/"}}
+    # Tensorstore takes no other paths; one that is held open must stay as it is.
+    path = folder if folder.is_absolute() and ".." not in folder.parts else folder.resolve()
+    spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{path}/"}}
     return ts.open(spec, open=True, read=not writable, write=writable, context=_context()).result()
 
 

@@ -1,0 +1,96 @@
+"""Descriptions of the networks that restore: what a model folder says of its weights."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from isosr_models.errors import ModelFormatError
+from isosr_models.layers import Statistics
+from isosr_models.precision import Precision
+from isosr_models.restorers import NetworkRestorer, Restorer
+from isosr_models.unet import UNet3d
+from isosr_models.volume_network import VolumeNetwork
+
+
+class _Described(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class UNet3dArchitecture(_Described):
+    """A `UNet3d`.
+
+    Attributes
+    ----------
+    width : int
+        Feature channels of its first level.
+    residual : bool
+        Whether it adds to its input.
+    bottleneck_norm : bool
+        Whether its bottleneck is normalised; it is where nothing is said.
+    """
+
+    kind: Literal["unet3d"] = "unet3d"
+    width: int = Field(ge=1)
+    residual: bool
+    bottleneck_norm: bool = True
+
+    def __str__(self) -> str:
+        """Return what it is called, such as in a plan."""
+        return f"3D U-Net of width {self.width}"
+
+    @property
+    def stride(self) -> int:
+        """See `VolumeNetwork`."""
+        return int(UNet3d.stride)
+
+    @property
+    def receptive_radius(self) -> int:
+        """See `VolumeNetwork`."""
+        return int(UNet3d.receptive_radius)
+
+    def build(self) -> UNet3d:
+        """Make the network, untrained."""
+        return UNet3d(self.width, residual=self.residual, bottleneck_norm=self.bottleneck_norm)
+
+    def restorer(
+        self,
+        network: VolumeNetwork,
+        statistics: Statistics,
+        device: torch.device,
+        precision: Precision,
+    ) -> Restorer:
+        """Make a trained network ready to run; see `NetworkRestorer`."""
+        assert isinstance(network, UNet3d)  # noqa: S101 - what build returned
+        return NetworkRestorer(network, statistics, device, precision)
+
+
+Architecture = UNet3dArchitecture
+"""What ``model.json`` says under ``network``."""
+
+
+def describe(network: nn.Module) -> Architecture:
+    """Return what a network can be built again from.
+
+    Parameters
+    ----------
+    network : Module
+        A `VolumeNetwork`.
+
+    Raises
+    ------
+    ModelFormatError
+        When no description is known of its kind.
+    """
+    if isinstance(network, UNet3d):
+        return UNet3dArchitecture(
+            width=network.width,
+            residual=network.residual,
+            bottleneck_norm=network.bottleneck_norm,
+        )
+    raise ModelFormatError(
+        f"generator is a {type(network).__name__}, and a model folder holds a UNet3d"
+    )

@@ -1,0 +1,62 @@
+"""Parameters of the methods: one set for the objectives and for the settings of a training.
+
+Nothing heavy is imported here, as the command line reads it for its help.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_WIDTH = 512
+
+
+class OTCycleGANConfig(BaseModel):
+    """Parameters of the method; the defaults are the publication's but for `start`.
+
+    Attributes
+    ----------
+    width : int
+        Channels of the first layer of generator and discriminators; 64 in the publication.
+    blur : {"deep-linear", "unet"}
+        The generator F that blurs: a linear filter, or a second U-Net for light-sheet brains.
+    start : {"identity", "random"}
+        ``"identity"``: both generators start as the identity and learn what to add;
+        ``"random"``: Kaiming initialisation and a sigmoid output, as published.
+    cycle_weight : float
+        Weight λ of the cycle-consistency loss.
+    learning_rate : float
+        Of Adam, for all networks.
+    beta1 : float
+        Of Adam: decay of the first moment. 0.5 is steadier at larger learning rates.
+    planes : int
+        Planes of each orientation and crop that the discriminators see in a step.
+    average : float
+        Decay of an exponential moving average of the generator's weights, which becomes the
+        restorer: single steps of adversarial training swing. 0, as published: the last weights.
+    projections : bool
+        Whether D_X is shown maximum projections over a depth of 2 to 10 voxels, drawn for each
+        step, in place of planes.
+    shared_axial : bool
+        Whether one discriminator judges both XZ and YZ planes, in D_X and in D_Y.
+    bottleneck_norm : bool
+        Whether the bottleneck of the U-Nets is normalised.
+    gradient_checkpointing : bool
+        Whether G's activations are computed again for the gradient instead of being kept.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(64, ge=4, le=MAX_WIDTH)
+    blur: Literal["deep-linear", "unet"] = "deep-linear"
+    start: Literal["identity", "random"] = "identity"
+    cycle_weight: float = Field(10.0, ge=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    planes: int = Field(8, ge=1)
+    average: float = Field(0.0, ge=0, lt=1)
+    projections: bool = False
+    shared_axial: bool = False
+    bottleneck_norm: bool = True
+    gradient_checkpointing: bool = False
