@@ -16,8 +16,8 @@ class ResNet2d(PlaneNetwork):
     """2D residual network without normalisation, pooling or upsampling.
 
     A head of kernel 7 with reflected borders, two convolutions of kernel 3, residual blocks of two
-    such convolutions each, two more of them, and a tail of kernel 7 with reflected borders; all with
-    LeakyReLU 0.2 but the tail (Ning et al. 2023, network structure of Self-Net).
+    such convolutions each, two more of them, and a tail of kernel 7 with reflected borders, with
+    LeakyReLU 0.2 between them (Ning et al. 2023, network structure of Self-Net).
 
     Parameters
     ----------

@@ -7,7 +7,6 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from isosr_models.averaging import average_of
 from isosr_models.configs import SelfNetConfig
@@ -68,12 +67,8 @@ class SelfNet(Unnormalised):
         self.deblur = SliceNetwork(self._resnet()).to(device)
         self.blur, self.reverse = self._resnet().to(device), self._resnet().to(device)
         self._average = average_of(self.deblur, config.average) if config.average else None
-        self.critics = nn.ModuleDict(
-            {
-                name: PatchGAN2d(config.critic_width, strided=_STRIDED)
-                for name in ("axial", "coarse")
-            }
-        ).to(device)
+        self.critics = nn.ModuleDict({name: self._critic() for name in ("axial", "coarse")})
+        self.critics.to(device)
         self._seen: Tensor | None = None
         generators = (self.blur, self.reverse, self.deblur)
         self._generators = self._adam(*generators)
@@ -187,6 +182,9 @@ class SelfNet(Unnormalised):
     def _resnet(self) -> ResNet2d:
         config = self.config
         return ResNet2d(config.width, config.blocks, residual=config.start == "identity")
+
+    def _critic(self) -> PatchGAN2d:
+        return PatchGAN2d(self.config.critic_width, strided=_STRIDED)
 
     def _adam(self, *networks: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(
