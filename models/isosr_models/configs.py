@@ -68,7 +68,7 @@ class OTCycleGANConfig(BaseModel):
 
 
 class SelfNetConfig(BaseModel):
-    """Parameters of the method; the defaults are the publication's but for `start`.
+    """Parameters of the method; the defaults are the publication's but for `start` and `noise`.
 
     Attributes
     ----------
@@ -88,6 +88,9 @@ class SelfNetConfig(BaseModel):
     downsampling : float or None
         By how much lateral patches are down-sampled before the degradation is learned; 1: not at
         all. None: as planes are measured, by their distance in lateral voxels.
+    noise : bool
+        Whether what the degradation has blurred gets noise like that of lateral planes, which axial
+        ones have too and blurring takes away.
     cycle_weight : float
         Weight of the cycle-consistency loss.
     feedback_weight : float
@@ -112,6 +115,7 @@ class SelfNetConfig(BaseModel):
     patch: int = Field(64, ge=LEAST_PATCH)
     patches: int = Field(8, ge=1, le=MAX_PATCHES)
     downsampling: float | None = Field(None, ge=1, le=MAX_DOWNSAMPLING)
+    noise: bool = True
     cycle_weight: float = Field(10.0, ge=0)
     feedback_weight: float = Field(1.0, ge=0, le=1)
     ssim_weight: float = Field(1.0, ge=0)

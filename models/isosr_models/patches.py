@@ -7,11 +7,15 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Kind = Literal["lateral", "axial"]
 
 _FACING = {"lateral": ((0, 1, 2), (0, 2, 1)), "axial": ((1, 0, 2), (2, 0, 1))}
 """For each way that a slice may face: the axis normal to it, and those of its height and width."""
+
+_SIGMA_PER_MEDIAN = 1.4826
+"""Standard deviation of normal numbers over the median of their absolute values."""
 
 
 def draw_patches(crops: Tensor, kind: Kind, count: int, side: int) -> Tensor:
@@ -44,6 +48,28 @@ def draw_patches(crops: Tensor, kind: Kind, count: int, side: int) -> Tensor:
 def _below(limit: int) -> int:
     # Of the generator whose state a checkpoint keeps, on the CPU wherever the crops are.
     return int(torch.randint(limit, ()))
+
+
+def noise_of(patches: Tensor) -> Tensor:
+    """Draw white noise as strong as that of patches.
+
+    Its standard deviation is told from each patch by itself: from the median of the absolute
+    second differences along both axes, in which there is little of what a microscope resolves.
+
+    Parameters
+    ----------
+    patches : Tensor, (n, 1, height, width)
+
+    Returns
+    -------
+    Tensor, same shape
+    """
+    curvature = torch.tensor([1.0, -2.0, 1.0], dtype=patches.dtype, device=patches.device)
+    kernel = torch.outer(curvature, curvature) / curvature.square().sum()
+    highest = functional.conv2d(patches, kernel[None, None])
+    level = highest.abs().flatten(1).median(dim=1).values * _SIGMA_PER_MEDIAN
+    white = torch.randn(patches.shape, dtype=patches.dtype)
+    return white.to(patches.device) * level.view(-1, 1, 1, 1)
 
 
 def coarsened(patches: Tensor, factor: float) -> Tensor:

@@ -20,7 +20,7 @@ MIN_PLANE = 32
 class PatchGAN2d(nn.Module):
     """PatchGAN: strided layers, one of stride 1 and a prediction map.
 
-    Kernel 4, padding 1, LeakyReLU 0.2, instance normalisation but in the first and last layer.
+    Kernel 4, padding 1, LeakyReLU 0.2.
 
     Parameters
     ----------
@@ -29,9 +29,11 @@ class PatchGAN2d(nn.Module):
     strided : int
         Layers that halve what they are given, each but the first with twice the channels of the
         one before. A score sees 34 pixels across with two of them, and 70 with three.
+    norm : bool
+        Instance normalisation but in the first and last layer. It hides the contrast of a plane.
     """
 
-    def __init__(self, width: int = 64, *, strided: int = 3) -> None:
+    def __init__(self, width: int = 64, *, strided: int = 3, norm: bool = True) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(1, width, 4, stride=2, padding=1)]
         factor = 1
@@ -39,7 +41,7 @@ class PatchGAN2d(nn.Module):
             layers += [
                 nn.LeakyReLU(0.2, inplace=True),
                 nn.Conv2d(factor * width, 2 * factor * width, 4, stride=stride, padding=1),
-                nn.InstanceNorm2d(2 * factor * width),
+                *([nn.InstanceNorm2d(2 * factor * width)] if norm else []),
             ]
             factor *= 2
         layers += [nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(factor * width, 1, 4, padding=1)]

@@ -13,7 +13,7 @@ from isosr_models.configs import SelfNetConfig
 from isosr_models.execution import Execution
 from isosr_models.losses import charbonnier, least_squares, ssim
 from isosr_models.objective import Contrast, Unnormalised
-from isosr_models.patches import coarsened, draw_patches
+from isosr_models.patches import coarsened, draw_patches, noise_of
 from isosr_models.patchgan import PatchGAN2d
 from isosr_models.resnet import ResNet2d
 from isosr_models.slices import SliceNetwork
@@ -34,7 +34,7 @@ class Patches(NamedTuple):
     axial : Tensor
         Of axial planes, as measured: domain B.
     blurred : Tensor
-        What the degradation made of `coarse`, to pass for axial.
+        What the degradation made of `coarse`, with noise, to pass for axial.
     """
 
     sharp: Tensor
@@ -91,7 +91,7 @@ class SelfNet(Unnormalised):
         with self.execution.autocast():
             unblurred = self.reverse(patches.axial).float()
             coarse_again = self.reverse(patches.blurred).float()
-            axial_again = self.blur(unblurred).float()
+        axial_again = self._blurred(unblurred)
         cycle = (coarse_again - patches.coarse).abs().mean()
         cycle = cycle + (axial_again - patches.axial).abs().mean()
         self.critics.requires_grad_(False)
@@ -156,9 +156,18 @@ class SelfNet(Unnormalised):
         count, side = self.config.patches, self.config.patch
         sharp = draw_patches(crops, "lateral", count, side)
         axial = draw_patches(crops, "axial", count, side)
-        coarse = coarsened(sharp, self._downsampling)
+        if not self.config.noise:
+            coarse = coarsened(sharp, self._downsampling)
+            return Patches(sharp, coarse, axial, self._blurred(coarse))
+        # Together, as planes and their noise are interpolated between the same rows.
+        both = coarsened(torch.cat((sharp, noise_of(sharp))), self._downsampling)
+        coarse, noise = both.chunk(2)
+        return Patches(sharp, coarse, axial, self._blurred(coarse) + noise)
+
+    def _blurred(self, planes: Tensor) -> Tensor:
         with self.execution.autocast():
-            return Patches(sharp, coarse, axial, self.blur(coarse).float())
+            blurred: Tensor = self.blur(planes)
+        return blurred.float()
 
     def _deblurring(self, patches: Patches) -> Tensor:
         """Return what DeblurNet lacks: Charbonnier's loss, and the weighted lack of SSIM."""
@@ -184,7 +193,7 @@ class SelfNet(Unnormalised):
         return ResNet2d(config.width, config.blocks, residual=config.start == "identity")
 
     def _critic(self) -> PatchGAN2d:
-        return PatchGAN2d(self.config.critic_width, strided=_STRIDED)
+        return PatchGAN2d(self.config.critic_width, strided=_STRIDED, norm=False)
 
     def _adam(self, *networks: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(

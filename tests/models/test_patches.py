@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
-from isosr_models.patches import coarsened, draw_patches
+from isosr_models.patches import coarsened, draw_patches, noise_of
 from isosr_pipeline.isotropic import locate
 
 SHAPE = (12, 14, 16)
@@ -87,3 +88,18 @@ def test_a_ramp_stays_a_ramp_and_what_is_sampled_finely_stays_as_it_is():
     assert torch.allclose(coarsened(ramp, 4.4)[:, :, 5:-5], ramp[:, :, 5:-5], atol=1e-5)
     assert coarsened(ramp, 1.0) is ramp
     assert coarsened(ramp, 0.5) is ramp
+
+
+@pytest.mark.parametrize("level", [0.003, 0.05])
+def test_noise_is_as_strong_as_that_of_each_patch(level):
+    """Whatever structure there is, resolved as microscopes do: a PSF of 2.5 voxels' width."""
+    rng = np.random.default_rng(0)
+    structure = gaussian_filter(rng.random((4, 1, 96, 96)) > 0.99, (0, 0, 1.1, 1.1), output=float)
+    levels = level * np.array([1.0, 2.0, 4.0, 0.0])[:, None, None, None]
+    patches = structure + levels * rng.standard_normal(structure.shape)
+    torch.manual_seed(0)
+    noise = noise_of(torch.from_numpy(patches.astype(np.float32)))
+    found = noise.flatten(1).std(dim=1).numpy()
+    assert found[:3] == pytest.approx(levels.ravel()[:3], rel=0.15)
+    assert found[3] < 0.002
+    assert abs(np.corrcoef(noise[0].ravel(), patches[0].ravel())[0, 1]) < 0.05

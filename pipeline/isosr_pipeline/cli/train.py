@@ -38,6 +38,7 @@ from isosr_pipeline.training_settings import METHODS, TrainSettings
 @setting("patch", "N", "Side of the square patches that are trained on, in voxels.")
 @setting("patches", "N", "Lateral patches, and axial ones, a step.")
 @setting("downsampling", "F", "Of lateral patches; default: the distance of measured planes.")
+@either("noise", "Give what is blurred in training the noise of lateral planes.")
 @setting("feedback_weight", "W", "Of DeblurNet's loss in the training of the degradation.")
 @setting("ssim_weight", "W", "Of 1 - SSIM beside Charbonnier's loss.")
 @setting("cycle_weight", "L", "Weight of the cycle-consistency loss.")
