@@ -90,7 +90,8 @@ class SliceResNetArchitecture(_Described):
 
     def __str__(self) -> str:
         """Return what it is called, such as in a plan."""
-        return f"2D ResNet of width {self.width} with {self.blocks} blocks on XZ and YZ slices"
+        blocks = "1 block" if self.blocks == 1 else f"{self.blocks} blocks"
+        return f"2D ResNet of width {self.width} with {blocks} on XZ and YZ slices"
 
     @property
     def stride(self) -> int:
