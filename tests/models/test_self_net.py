@@ -149,7 +149,8 @@ def test_what_is_blurred_has_the_noise_of_lateral_planes_between_the_same_rows()
     crop = 0.5 + 0.05 * torch.randn(1, 1, 72, 72, 72)
     config = SelfNetConfig(**{**SMALL, "patch": 72}, start="identity")
     objective = SelfNet(config, CPU, 3.0)
-    _, coarse, _, blurred = objective._draw(crop)
+    with torch.no_grad():
+        _, coarse, _, blurred = objective._draw(crop)
     # Nothing is blurred yet: the difference is the noise.
     noise = (blurred - coarse)[:, 0]
     assert float(noise.std(dim=(1, 2)).max()) == pytest.approx(0.05 * math.sqrt(19 / 27), rel=0.15)
