@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal, get_args
 
 from pydantic import ValidationError
 
 from isosr_cluster.clients import OpenClient
+from isosr_cluster.slurm.scripts import JOBS
 from isosr_models.architectures import UNet3dArchitecture
 from isosr_models.model_folder import write_durably
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for, tag_of
 from isosr_pipeline.errors import MissingInputError
+from isosr_pipeline.leading import leading
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.restoring.models import architecture_of
 from isosr_pipeline.restoring.restoration import check_restoring
@@ -46,11 +50,12 @@ def run(brain: Brain, *, reporter: Reporter | None = None) -> Evaluation:
     """
     reporter = reporter or SilentReporter()
     check_brain(brain)
-    _convert(brain, reporter)
-    if brain.model is None:
-        _train(brain, reporter)
-    _restore(brain, reporter)
-    return _evaluate(brain, reporter)
+    with _led(brain):
+        _convert(brain, reporter)
+        if brain.model is None:
+            _train(brain, reporter)
+        _restore(brain, reporter)
+        return _evaluate(brain, reporter)
 
 
 def run_step(brain: Brain, step: Step, *, reporter: Reporter | None = None) -> None:
@@ -67,7 +72,11 @@ def run_step(brain: Brain, step: Step, *, reporter: Reporter | None = None) -> N
     IsosrError, ModelError, ClusterError
         What the step raises. What was done until then is kept.
     """
-    reporter = reporter or SilentReporter()
+    with _led(brain):
+        _take(brain, step, reporter or SilentReporter())
+
+
+def _take(brain: Brain, step: Step, reporter: Reporter) -> None:
     if step == "convert":
         _convert(brain, reporter)
     elif step == "train" and brain.model is not None:
@@ -80,6 +89,12 @@ def run_step(brain: Brain, step: Step, *, reporter: Reporter | None = None) -> N
         reporter.say(f"{brain.evaluation} is complete already: {found.restored} was measured")
     else:
         _evaluate(brain, reporter)
+
+
+def _led(brain: Brain) -> AbstractContextManager[None]:
+    """Say who replaces the jobs of a site when they end, where that is no job of a chain itself."""
+    is_led = is_site_file(brain.cluster) and JOBS not in os.environ
+    return leading(brain.output) if is_led else nullcontext()
 
 
 def check_brain(brain: Brain) -> None:
