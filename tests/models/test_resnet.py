@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from isosr_models.architectures import SliceResNetArchitecture, describe
 from isosr_models.errors import ModelConfigError, ModelFormatError
+from isosr_models.layers import calibrate
 from isosr_models.model_folder import load_blur, load_restorer, read_description, save_model
 from isosr_models.patchgan import PatchGAN2d
 from isosr_models.resnet import ResNet2d
@@ -148,3 +149,13 @@ def test_networks_of_no_known_kind_are_refused():
         ResNet2d(0)
     with pytest.raises(ModelConfigError, match="blocks is -1"):
         ResNet2d(4, -1)
+
+
+def test_what_has_no_statistics_needs_no_crops_to_be_calibrated():
+    def crops():
+        raise AssertionError
+        yield
+
+    network = _trained().train()
+    assert calibrate(network, crops()) == 0
+    assert not network.training
