@@ -43,7 +43,7 @@ _USUAL = {
     "ot-cyclegan": "--width 8 --batch 2 --learning-rate 0.001 --beta1 0.5 --cycle-weight 20 "
     "--average 0.98",
     "self-net": "--width 16 --blocks 3 --critic-width 16 --batch 2 --patch 40 --patches 6 "
-    "--learning-rate 0.001 --average 0.99",
+    "--learning-rate 0.0003 --average 0.99",
 }
 """Options of methods whose defaults are those of a publication and need a GPU and a day."""
 
