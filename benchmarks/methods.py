@@ -6,8 +6,9 @@ that a user gives. All trainings have the same time. Rows that are done are kept
 the same command goes on where it was stopped. Prints a table in Markdown and whether the targets
 are met.
 
-richardson-lucy knows the whole PSF, and sharpens planes too; richardson-lucy-axial undoes what the
-PSF is wider along z, as the others do; the upper bound is self-blur that is told the true blur.
+richardson-lucy knows the whole PSF, and gives its result the resolution of the planes;
+richardson-lucy-axial undoes what the PSF is wider along z, and leaves planes as they are; the upper
+bound is self-blur that is told the true blur.
 """
 
 from __future__ import annotations

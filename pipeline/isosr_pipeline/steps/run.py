@@ -15,6 +15,7 @@ from isosr_models.architectures import UNet3dArchitecture
 from isosr_models.model_folder import write_durably
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for, tag_of
+from isosr_pipeline.deconvolution import given_psf
 from isosr_pipeline.errors import MissingInputError
 from isosr_pipeline.leading import leading
 from isosr_pipeline.progress import Reporter, SilentReporter
@@ -29,6 +30,7 @@ from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.status import is_evaluated
 from isosr_pipeline.steps.train import check_training, train
 from isosr_pipeline.steps.train_in_job import train_in_job, training_resources
+from isosr_pipeline.training_settings import RichardsonLucySettings
 
 Step = Literal["convert", "train", "restore", "evaluate"]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -120,10 +122,14 @@ def check_inputs(brain: Brain) -> None:
     InputError, ModelFormatError
         When a model or reference is missing, or a parameter of restoring can't be used.
     """
-    network = architecture_of(brain)
-    check_restoring(
-        brain.restore, network.receptive_radius, isinstance(network, UNet3dArchitecture)
-    )
+    if brain.model is None and isinstance(brain.train, RichardsonLucySettings):
+        # How far it reaches, the voxels of the volume will tell.
+        given_psf(brain.train)
+        check_restoring(brain.restore, 0, False)
+    else:
+        network = architecture_of(brain)
+        published = isinstance(network, UNet3dArchitecture)
+        check_restoring(brain.restore, network.receptive_radius, published)
     if brain.evaluate.reference is not None:
         reference, _array = split_location(brain.evaluate.reference)
         if not reference.exists():
@@ -157,7 +163,9 @@ def _cluster(
 
 def _train(brain: Brain, reporter: Reporter) -> None:
     stores, model = [brain.store], brain.trained_model
-    if not is_site_file(brain.cluster):
+    # A job would wait in the queue for a moment's work.
+    is_quick = isinstance(brain.train, RichardsonLucySettings)
+    if is_quick or not is_site_file(brain.cluster):
         train(stores, model, brain.train, if_exists="resume", reporter=reporter)
         return
     site = read_site(Path(brain.cluster))

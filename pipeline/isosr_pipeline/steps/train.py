@@ -28,10 +28,15 @@ from isosr_pipeline.paths import check_creatable
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.resuming import alone, begin, describe_run, find, going_back, is_begun
 from isosr_pipeline.settings import IfExists
+from isosr_pipeline.steps.train_nothing import save_deconvolution
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.team import Team, check_devices, launch
 from isosr_pipeline.training import optimise
-from isosr_pipeline.training_settings import OTCycleGANSettings, TrainSettings
+from isosr_pipeline.training_settings import (
+    OTCycleGANSettings,
+    RichardsonLucySettings,
+    TrainSettings,
+)
 
 CALIBRATION_CROPS = 16
 _TRAINING, _CALIBRATION = 0, 1
@@ -86,6 +91,9 @@ def _train(
     stores: list[Path], model: Path, settings: TrainSettings, if_exists: IfExists, team: Team
 ) -> None:
     """Train in one of the processes."""
+    if isinstance(settings, RichardsonLucySettings):
+        save_deconvolution(stores, model, settings, if_exists, team)
+        return
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     # The same everywhere: all begin with the same weights, and look at the same planes.
