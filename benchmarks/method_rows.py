@@ -41,7 +41,9 @@ _LARGEST_CROP = 64
 _ONE = ("--workers", 1)
 _USUAL = {
     "ot-cyclegan": "--width 8 --batch 2 --learning-rate 0.001 --beta1 0.5 --cycle-weight 20 "
-    "--average 0.98"
+    "--average 0.98",
+    "self-net": "--width 16 --blocks 3 --critic-width 16 --batch 2 --patch 40 --patches 6 "
+    "--learning-rate 0.0003 --average 0.99",
 }
 """Options of methods whose defaults are those of a publication and need a GPU and a day."""
 

@@ -11,8 +11,10 @@ from torch import nn
 from isosr_models.errors import ModelFormatError
 from isosr_models.layers import Statistics
 from isosr_models.precision import Precision
+from isosr_models.resnet import ResNet2d, radius_of
 from isosr_models.restorers import Lengths, NetworkRestorer, Restorer
 from isosr_models.richardson_lucy import RichardsonLucy, RichardsonLucyRestorer
+from isosr_models.slices import SliceNetwork, SliceRestorer
 from isosr_models.unet import UNet3d
 from isosr_models.volume_network import VolumeNetwork
 
@@ -119,8 +121,58 @@ class RichardsonLucyArchitecture(_Described):
         return RichardsonLucyRestorer(network, device)
 
 
+class SliceResNetArchitecture(_Described):
+    """A `ResNet2d` on all XZ and YZ slices.
+
+    Attributes
+    ----------
+    width : int
+        Its feature channels.
+    blocks : int
+        Its residual blocks.
+    residual : bool
+        Whether it adds to its input.
+    """
+
+    kind: Literal["slice-resnet"] = "slice-resnet"
+    width: int = Field(ge=1)
+    blocks: int = Field(ge=0)
+    residual: bool
+
+    def __str__(self) -> str:
+        """Return what it is called, such as in a plan."""
+        blocks = "1 block" if self.blocks == 1 else f"{self.blocks} blocks"
+        return f"2D ResNet of width {self.width} with {blocks} on XZ and YZ slices"
+
+    @property
+    def stride(self) -> int:
+        """See `VolumeNetwork`."""
+        return int(ResNet2d.stride)
+
+    @property
+    def receptive_radius(self) -> int:
+        """See `VolumeNetwork`."""
+        return radius_of(self.blocks)
+
+    def build(self) -> SliceNetwork:
+        """Make the network, untrained."""
+        return SliceNetwork(ResNet2d(self.width, self.blocks, residual=self.residual))
+
+    def restorer(
+        self,
+        network: VolumeNetwork,
+        statistics: Statistics,
+        device: torch.device,
+        precision: Precision,
+    ) -> Restorer:
+        """Make a trained network ready to run; there are no statistics."""
+        assert isinstance(network, SliceNetwork)  # noqa: S101 - what build returned
+        return SliceRestorer(network, device, precision)
+
+
 Architecture = Annotated[
-    UNet3dArchitecture | RichardsonLucyArchitecture, Field(discriminator="kind")
+    UNet3dArchitecture | RichardsonLucyArchitecture | SliceResNetArchitecture,
+    Field(discriminator="kind"),
 ]
 """What ``model.json`` says under ``network``."""
 
@@ -153,7 +205,12 @@ def describe(network: nn.Module) -> Architecture:
             iterations=network.iterations,
             reach=network.reach,
         )
+    plane = network.plane if isinstance(network, SliceNetwork) else network
+    if isinstance(network, SliceNetwork) and isinstance(plane, ResNet2d):
+        return SliceResNetArchitecture(
+            width=plane.width, blocks=plane.blocks, residual=plane.residual
+        )
     raise ModelFormatError(
-        f"generator is a {type(network).__name__}, and a model folder holds a UNet3d or a "
-        "RichardsonLucy"
+        f"generator is a {type(plane).__name__}, and a model folder holds a UNet3d, a "
+        "RichardsonLucy, or a SliceNetwork of a ResNet2d"
     )

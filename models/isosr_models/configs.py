@@ -11,6 +11,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_WIDTH = 512
+MAX_BLOCKS = 64
+MAX_PATCHES = 4096
+MAX_DOWNSAMPLING = 100.0
+LEAST_PATCH = 24
+"""Smallest side of a patch in voxels that leaves the discriminators a prediction map."""
 
 
 class OTCycleGANConfig(BaseModel):
@@ -92,3 +97,60 @@ class RichardsonLucyConfig(BaseModel):
     lateral_fwhm: float = Field(0.0, ge=0)
     iterations: int = Field(10, ge=1, le=1000)
     resolution: Literal["lateral", "full"] = "lateral"
+
+
+class SelfNetConfig(BaseModel):
+    """Parameters of the method; the defaults are the publication's but for `start` and `noise`.
+
+    Attributes
+    ----------
+    width : int
+        Feature channels of DeblurNet and of both generators; 64 in the publication.
+    blocks : int
+        Residual blocks of each; 6 in the publication.
+    critic_width : int
+        Channels of the first layer of the discriminators.
+    start : {"identity", "random"}
+        ``"identity"``: all three networks start as the identity and learn what to add;
+        ``"random"``: Kaiming initialisation, as published.
+    patch : int
+        Side of the patches that networks are trained on, in voxels; crops must hold them.
+    patches : int
+        Of lateral planes, and as many of axial ones, in a step; from any of its crops.
+    downsampling : float or None
+        By how much lateral patches are down-sampled before the degradation is learned; 1: not at
+        all. None: as planes are measured, by their distance in lateral voxels.
+    noise : bool
+        Whether what the degradation has blurred gets noise like that of lateral planes, which axial
+        ones have too and blurring takes away.
+    cycle_weight : float
+        Weight of the cycle-consistency loss.
+    feedback_weight : float
+        Of DeblurNet's loss in the training of the degradation; 0: the two stages go side by side.
+    ssim_weight : float
+        Of 1 - SSIM beside Charbonnier's loss.
+    learning_rate : float
+        Of Adam, for all networks.
+    beta1 : float
+        Of Adam: decay of the first moment.
+    average : float
+        Decay of an exponential moving average of DeblurNet's weights, which becomes the restorer.
+        0, as published: the last weights.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(64, ge=4, le=MAX_WIDTH)
+    blocks: int = Field(6, ge=0, le=MAX_BLOCKS)
+    critic_width: int = Field(64, ge=4, le=MAX_WIDTH)
+    start: Literal["identity", "random"] = "identity"
+    patch: int = Field(64, ge=LEAST_PATCH)
+    patches: int = Field(8, ge=1, le=MAX_PATCHES)
+    downsampling: float | None = Field(None, ge=1, le=MAX_DOWNSAMPLING)
+    noise: bool = True
+    cycle_weight: float = Field(10.0, ge=0)
+    feedback_weight: float = Field(1.0, ge=0, le=1)
+    ssim_weight: float = Field(1.0, ge=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    beta1: float = Field(0.5, ge=0, lt=1)
+    average: float = Field(0.0, ge=0, lt=1)

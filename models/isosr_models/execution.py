@@ -87,6 +87,9 @@ class Execution:
         if not self.is_shared:
             return
         found = list(tensors)
+        # Networks without normalisation have no statistics.
+        if not found:
+            return
         # As one, since each exchange has a price.
         means = self.mean(torch.cat([tensor.flatten() for tensor in found]))
         for tensor, mean in zip(found, torch.split(means, [t.numel() for t in found]), strict=True):

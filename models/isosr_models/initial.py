@@ -16,7 +16,7 @@ from isosr_models.model_folder import (
 )
 from isosr_models.objective import Objective
 
-_SAME = ("method", "width", "blur", "start", "bottleneck_norm")
+_SAME = ("method", "width", "blur", "start", "bottleneck_norm", "blocks")
 
 
 def start_from(objective: Objective, folder: Path, run: Mapping[str, Any]) -> None:

@@ -93,8 +93,12 @@ def calibrate(module: nn.Module, samples: Iterable[Tensor]) -> int:
     module : torch.nn.Module
         A network with instance normalisation; left in evaluation mode with frozen statistics.
     samples : iterable of Tensor, each (1, 1, z, y, x) float32
-        Normalised crops, drawn like those of the training.
+        Normalised crops, drawn like those of the training; none is drawn where there are no
+        statistics to set.
     """
+    if not any(True for _ in _norms(module)):
+        module.eval()
+        return 0
     # A copy is never compiled: each setting of the norms would be compiled anew.
     follower = copy.deepcopy(module).eval()
     for norm in _norms(follower):

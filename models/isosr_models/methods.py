@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from isosr_models.architectures import Architecture, UNet3dArchitecture
-from isosr_models.configs import OTCycleGANConfig
+from isosr_models.architectures import Architecture, SliceResNetArchitecture, UNet3dArchitecture
+from isosr_models.configs import LEAST_PATCH, OTCycleGANConfig, SelfNetConfig
 from isosr_models.errors import ModelConfigError
 from isosr_models.objective import Objective
 from isosr_models.ot_cyclegan import OTCycleGAN
 from isosr_models.patchgan import MIN_PLANE
+from isosr_models.self_net import SelfNet
 
 Parameters = Mapping[str, Any]
 """Of a method, by name, such as those of `OTCycleGANConfig`; unknown names are errors."""
@@ -50,8 +51,20 @@ def _unet(parameters: Parameters) -> Architecture:
     )
 
 
+def _self_net(parameters: Parameters, device: torch.device, z_step: float) -> Objective:
+    return SelfNet(SelfNetConfig.model_validate(parameters), device, z_step)
+
+
+def _slice_resnet(parameters: Parameters) -> Architecture:
+    config = SelfNetConfig.model_validate(parameters)
+    return SliceResNetArchitecture(
+        width=config.width, blocks=config.blocks, residual=config.start == "identity"
+    )
+
+
 _METHODS: dict[str, Method] = {
     "ot-cyclegan": Method(_ot_cyclegan, _unet, MIN_PLANE),
+    "self-net": Method(_self_net, _slice_resnet, LEAST_PATCH),
 }
 
 

@@ -8,12 +8,13 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
+from isosr_models.averaging import average_of
 from isosr_models.configs import OTCycleGANConfig
 from isosr_models.deep_linear import DeepLinear3d
 from isosr_models.execution import Execution
 from isosr_models.layers import calibrate, hold_statistics
+from isosr_models.losses import least_squares
 from isosr_models.objective import Contrast
 from isosr_models.patchgan import (
     ORIENTATIONS,
@@ -44,11 +45,6 @@ class Comparison(NamedTuple):
     fake: Tensor
 
 
-def least_squares(scores: Tensor, target: float) -> Tensor:
-    """Return the mean of ``(scores - target)²``, the least-squares GAN term (Mao et al. 2017)."""
-    return (scores.float() - target).square().mean()
-
-
 class OTCycleGAN:
     """Trains G (blurred to sharp), F (sharp to blurred) and the 2D discriminators together.
 
@@ -67,7 +63,7 @@ class OTCycleGAN:
         self.config = config
         self.execution = Execution()
         self.generator = self._unet(residual).to(device)
-        self._average = _average_of(self.generator, config.average) if config.average else None
+        self._average = average_of(self.generator, config.average) if config.average else None
         self._seen: tuple[Tensor, Tensor] | None = None
         self.blur: nn.Module = (
             DeepLinear3d(config.width, residual=residual)
@@ -233,12 +229,3 @@ class _Phase(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("frozen", torch.tensor(False))
-
-
-def _average_of(network: nn.Module, decay: float) -> AveragedModel:
-    """Return a moving average of a network's weights, which follows more quickly at first."""
-
-    def follow(mean: Tensor, now: Tensor, count: Tensor | int) -> Tensor:
-        return mean.lerp(now, 1 - min(decay, int(count) / (int(count) + 10)))
-
-    return AveragedModel(network, avg_fn=follow)

@@ -71,7 +71,9 @@ class SliceNetwork(VolumeNetwork):
         restored = torch.zeros_like(volume)
         for axis in (1, 2):
             slices = volume.movedim(axis, 0)[:, None]
-            restored = restored + self.plane(slices)[:, 0].movedim(0, axis)
+            at_once = max(1, _PIXELS_AT_ONCE // slices[0].numel())
+            planes = torch.cat([self.plane(some) for some in torch.split(slices, at_once)])
+            restored = restored + planes[:, 0].movedim(0, axis)
         return restored / 2
 
 

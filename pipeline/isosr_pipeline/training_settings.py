@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from isosr_models.configs import OTCycleGANConfig, RichardsonLucyConfig
+from isosr_models.configs import OTCycleGANConfig, RichardsonLucyConfig, SelfNetConfig
 from isosr_pipeline.settings import (
     Device,
     Lengths,
@@ -250,9 +250,25 @@ class RichardsonLucySettings(TrainSettings, RichardsonLucyConfig):
         return self
 
 
+class SelfNetSettings(TrainSettings, SelfNetConfig):
+    """Parameters of the method ``self-net``: those of `SelfNetConfig`, and of all trainings."""
+
+    config: ClassVar = SelfNetConfig
+
+    method: Literal["self-net"] = "self-net"
+
+    @model_validator(mode="after")
+    def _held(self) -> Self:
+        if self.patch > min(self.crop):
+            text = f"is cut from crops, whose shortest side is {min(self.crop)}; give at most that"
+            raise _refused({"patch": (f"{text}, or larger crops", self.patch)})
+        return self
+
+
 METHODS: dict[str, type[TrainSettings]] = {
     "ot-cyclegan": OTCycleGANSettings,
     "richardson-lucy": RichardsonLucySettings,
+    "self-net": SelfNetSettings,
 }
 """The methods that can be trained, and their parameters."""
 

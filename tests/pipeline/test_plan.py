@@ -202,6 +202,16 @@ def test_the_time_is_that_of_the_work_that_is_left(planned, tmp_path, monkeypatc
     assert later.seconds == pytest.approx(found.seconds * 18 / 27)
 
 
+def test_a_network_of_slices_is_planned_too(planned, capsys):
+    own = {"method": "self-net", "width": 8, "blocks": 1, "critic_width": 4, "patch": 24}
+    found = planned(train=own)
+    assert found.train.network == "2D ResNet of width 8 with 1 block on XZ and YZ slices"
+    assert found.restore.halo == 12
+    assert found.restore.compute_redundancy > 1
+    show_plan(found)
+    assert "2D ResNet of width 8" in capsys.readouterr().out
+
+
 def test_a_region_is_one_workers(planned):
     many, one = planned().restore, planned(restore={"shard": 128}).restore
     assert (many.regions, one.regions, one.workers) == (27, 1, 2)

@@ -17,7 +17,7 @@ from isosr_pipeline.errors import InputError, InterruptedRunError
 from isosr_pipeline.progress import SilentReporter
 from isosr_pipeline.recording import LOSSES
 from isosr_pipeline.steps.train import train
-from isosr_pipeline.training_settings import OTCycleGANSettings
+from isosr_pipeline.training_settings import OTCycleGANSettings, SelfNetSettings
 
 SMALL = OTCycleGANSettings(
     width=4, crop=(32, 32, 32), planes=2, iterations=4, device="cpu", threads=1, preview_every=0
@@ -53,6 +53,16 @@ def test_two_processes_equal_one_with_twice_the_batch(store, tmp_path):
     assert (from_one - crop[:, :, *keep]).abs().max() > 1e-2
     assert np.allclose(_losses(one), _losses(two), rtol=1e-4, atol=1e-6)
     assert read_description(two).training["run"]["devices"] == 2
+
+
+def test_networks_without_statistics_are_trained_by_two_processes_too(store, tmp_path):
+    networks = {"width": 4, "blocks": 0, "critic_width": 4, "patch": 24, "patches": 2}
+    two = SelfNetSettings(**networks, **TWO, crop=32, iterations=3, device="cpu", threads=1)
+    train([store], tmp_path / "model", two)
+    losses = _losses(tmp_path / "model")
+    assert losses.shape == (3, 5)
+    assert np.isfinite(losses).all()
+    load_restorer(tmp_path / "model")
 
 
 def test_two_processes_are_interrupted_and_resumed(store, tmp_path):
