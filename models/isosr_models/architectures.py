@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +12,9 @@ from isosr_models.errors import ModelFormatError
 from isosr_models.layers import Statistics
 from isosr_models.precision import Precision
 from isosr_models.restorers import NetworkRestorer, Restorer
+from isosr_models.slices import SliceNetwork, SliceRestorer
 from isosr_models.unet import UNet3d
+from isosr_models.unet2d import UNet2d
 from isosr_models.volume_network import VolumeNetwork
 
 
@@ -68,7 +70,49 @@ class UNet3dArchitecture(_Described):
         return NetworkRestorer(network, statistics, device, precision)
 
 
-Architecture = UNet3dArchitecture
+class SliceUNet2dArchitecture(_Described):
+    """A `SliceNetwork` of a `UNet2d`.
+
+    Attributes
+    ----------
+    width : int
+        Feature channels of its first level.
+    """
+
+    kind: Literal["slice-unet2d"] = "slice-unet2d"
+    width: int = Field(ge=1)
+
+    def __str__(self) -> str:
+        """Return what it is called, such as in a plan."""
+        return f"2D U-Net of width {self.width} on XZ and YZ slices"
+
+    @property
+    def stride(self) -> int:
+        """See `VolumeNetwork`."""
+        return UNet2d.stride
+
+    @property
+    def receptive_radius(self) -> int:
+        """See `VolumeNetwork`."""
+        return UNet2d.receptive_radius
+
+    def build(self) -> SliceNetwork:
+        """Make the network, untrained."""
+        return SliceNetwork(UNet2d(self.width))
+
+    def restorer(
+        self,
+        network: VolumeNetwork,
+        statistics: Statistics,
+        device: torch.device,
+        precision: Precision,
+    ) -> Restorer:
+        """Make a trained network ready to run; it has no statistics. See `SliceRestorer`."""
+        assert isinstance(network, SliceNetwork)  # noqa: S101 - what build returned
+        return SliceRestorer(network, device, precision)
+
+
+Architecture = Annotated[UNet3dArchitecture | SliceUNet2dArchitecture, Field(discriminator="kind")]
 """What ``model.json`` says under ``network``."""
 
 
@@ -91,6 +135,9 @@ def describe(network: nn.Module) -> Architecture:
             residual=network.residual,
             bottleneck_norm=network.bottleneck_norm,
         )
+    if isinstance(network, SliceNetwork) and isinstance(network.plane, UNet2d):
+        return SliceUNet2dArchitecture(width=network.plane.width)
     raise ModelFormatError(
-        f"generator is a {type(network).__name__}, and a model folder holds a UNet3d"
+        f"generator is a {type(network).__name__}, and a model folder holds a UNet3d or a "
+        "SliceNetwork of a UNet2d"
     )

@@ -7,15 +7,21 @@ from typing import Any, NamedTuple
 
 import torch
 
-from isosr_models.architectures import Architecture, UNet3dArchitecture
-from isosr_models.configs import OTCycleGANConfig
+from isosr_models.architectures import (
+    Architecture,
+    SliceUNet2dArchitecture,
+    UNet3dArchitecture,
+)
+from isosr_models.configs import Degradation, OTCycleGANConfig, SelfBlurConfig
 from isosr_models.errors import ModelConfigError
 from isosr_models.objective import Objective
 from isosr_models.ot_cyclegan import OTCycleGAN
 from isosr_models.patchgan import MIN_PLANE
+from isosr_models.self_blur import LEAST_CROP, SelfBlur
 
 Parameters = Mapping[str, Any]
-"""Of a method, by name, such as those of `OTCycleGANConfig`; unknown names are errors."""
+"""Of a method, by name, such as those of `OTCycleGANConfig`; unknown names are errors. What is made
+by ``self-blur`` needs its `Degradation` too, as ``degradation``."""
 
 
 class Method(NamedTuple):
@@ -50,8 +56,19 @@ def _unet(parameters: Parameters) -> Architecture:
     )
 
 
+def _self_blur(parameters: Parameters, device: torch.device, z_step: float) -> Objective:
+    own = dict(parameters)
+    degradation = Degradation.model_validate(own.pop("degradation", None))
+    return SelfBlur(SelfBlurConfig.model_validate(own), degradation, z_step, device)
+
+
+def _slices(parameters: Parameters) -> Architecture:
+    return SliceUNet2dArchitecture(width=SelfBlurConfig.model_validate(parameters).width)
+
+
 _METHODS: dict[str, Method] = {
     "ot-cyclegan": Method(_ot_cyclegan, _unet, MIN_PLANE),
+    "self-blur": Method(_self_blur, _slices, LEAST_CROP),
 }
 
 

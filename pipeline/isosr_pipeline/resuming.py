@@ -41,6 +41,9 @@ _REMEDIES = {"learning_rate", "beta1", "cycle_weight", "seed"}
 _MACHINE = {"precision", "processes"}
 """What depends on the machine, and is of no account once a model is trained."""
 
+RESIDUAL_BLUR = "residual_blur"
+"""What a run of ``self-blur`` was begun with: told once, and of the same stores and parameters."""
+
 _LOCK = "lock"
 """File in the folder while it is written to."""
 
@@ -129,7 +132,8 @@ def find(model: Path, if_exists: IfExists, run: dict[str, Any]) -> Found:
             f"{model} {state}; give another path, --resume to go on with it, or --overwrite"
         )
     free = _MACHINE if trained else _END | (_REMEDIES if read_failure(model) else set())
-    before = {key: value for key, value in _recorded(model).items() if key not in free}
+    free = {*free, RESIDUAL_BLUR}
+    before = {key: value for key, value in recorded_run(model).items() if key not in free}
     now = {key: value for key, value in run.items() if key not in free}
     if differing := differences(before, now):
         raise ResumeError(
@@ -246,8 +250,8 @@ def going_back(model: Path, team: Team) -> Iterator[None]:
         ) from error
 
 
-def _recorded(model: Path) -> dict[str, Any]:
-    """Return what a begun training is known by."""
+def recorded_run(model: Path) -> dict[str, Any]:
+    """Return what a training that has begun in a folder is known by."""
     trained = (model / DESCRIPTION).is_file()
     return read_run(model) if trained else read_progress(model).run
 
@@ -263,7 +267,7 @@ def _begun_from(init: Path | None, model: Path) -> dict[str, str] | None:
     path = str(init.resolve())
     if not init.exists() and is_begun(model):
         # A checkpoint has all its weights, so that the folder may be gone.
-        known: dict[str, str] | None = _recorded(model).get("init")
+        known: dict[str, str] | None = recorded_run(model).get("init")
         if known and known["path"] == path:
             return known
     return {"path": path, "sha256": read_description(init).weights_sha256}

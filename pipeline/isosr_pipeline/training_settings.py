@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from isosr_models.configs import OTCycleGANConfig
+from isosr_models.configs import OTCycleGANConfig, SelfBlurConfig
 from isosr_pipeline.settings import (
     Device,
     Lengths,
@@ -201,8 +201,36 @@ class OTCycleGANSettings(TrainSettings, OTCycleGANConfig):
         return self.freeze_norm
 
 
+class SelfBlurSettings(TrainSettings, SelfBlurConfig):
+    """Parameters of the method ``self-blur``: those of `SelfBlurConfig`, and of its training.
+
+    Attributes
+    ----------
+    crop : tuple of 3 ints
+        As long along y as along x, as planes are turned.
+    axial_fwhm : float or None
+        FWHM in µm of the blur that is left along z when the lateral one is taken off; None: it is
+        told from the volumes.
+    """
+
+    config: ClassVar = SelfBlurConfig
+
+    method: Literal["self-blur"] = "self-blur"
+    crop: Lengths = (32, 96, 96)
+    batch: int = Field(4, ge=1, le=MAX_BATCH)
+    axial_fwhm: PositiveFloat | None = None
+
+    @field_validator("crop")
+    @classmethod
+    def _turnable(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:
+        if value[1] != value[2]:
+            raise ValueError("must be as long along y as along x for self-blur; give such a crop")
+        return value
+
+
 METHODS: dict[str, type[TrainSettings]] = {
     "ot-cyclegan": OTCycleGANSettings,
+    "self-blur": SelfBlurSettings,
 }
 """The methods that can be trained, and their parameters."""
 

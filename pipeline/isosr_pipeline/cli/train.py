@@ -38,6 +38,7 @@ from isosr_pipeline.training_settings import METHODS, TrainSettings
 @setting("beta1", "B", "Of Adam; 0.5 is steadier at larger learning rates.")
 @setting("average", "D", "Decay of an average of the weights; 0: keep the last.")
 @setting("freeze_norm", "SHARE", "Of the end, normalised as in restore; 0: none.")
+@setting("axial_fwhm", "UM", "Of the blur beyond the lateral one; default: told.")
 @switch("projections", "Show D_X maximum projections over 2 to 10 voxels.")
 @switch("shared_axial", "One discriminator for XZ and YZ planes.")
 @setting("bottleneck_norm", "true|false", "Normalise the U-Nets' bottleneck.")

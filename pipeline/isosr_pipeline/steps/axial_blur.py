@@ -331,7 +331,7 @@ def check_plot(path: Path, overwrite: bool) -> None:
 
 def write_plot(path: Path, blur: VolumeBlur) -> None:
     """Draw the blur of a volume as an SVG file; see `draw_blur`."""
-    drawn = blur.estimate and blur.estimate.drawn(blur.voxel_size_um)
+    drawn = blur.estimate.drawn(blur.voxel_size_um) if blur.estimate else None
     text = draw_blur(drawn, f"{Path(blur.store).name}, channel {blur.channel}")
     partial = partial_path(path)
     with creating(path):
