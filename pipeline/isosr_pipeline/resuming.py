@@ -41,8 +41,8 @@ _REMEDIES = {"learning_rate", "beta1", "cycle_weight", "seed"}
 _MACHINE = {"precision", "processes"}
 """What depends on the machine, and is of no account once a model is trained."""
 
-RESIDUAL_BLUR = "residual_blur"
-"""What a run of ``self-blur`` was begun with: told once, and of the same stores and parameters."""
+TOLD = "residual_blur"
+"""What a run has found out when it began, which follows from stores and parameters."""
 
 _LOCK = "lock"
 """File in the folder while it is written to."""
@@ -132,7 +132,7 @@ def find(model: Path, if_exists: IfExists, run: dict[str, Any]) -> Found:
             f"{model} {state}; give another path, --resume to go on with it, or --overwrite"
         )
     free = _MACHINE if trained else _END | (_REMEDIES if read_failure(model) else set())
-    free = {*free, RESIDUAL_BLUR}
+    free = {*free, TOLD}
     before = {key: value for key, value in recorded_run(model).items() if key not in free}
     now = {key: value for key, value in run.items() if key not in free}
     if differing := differences(before, now):

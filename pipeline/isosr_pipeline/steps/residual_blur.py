@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isosr_models.configs import Degradation
+from isosr_models.errors import ModelFormatError
+from isosr_models.model_folder import read_description, read_run
 from isosr_pipeline.axial_blur import FWHM_PER_SIGMA
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.noise import NoiseModel, estimate_noise
-from isosr_pipeline.steps.axial_blur import COUNT, EDGE, VolumeBlur, describe_blur
+from isosr_pipeline.resuming import TOLD
+from isosr_pipeline.steps.axial_blur import (
+    COUNT,
+    EDGE,
+    VolumeBlur,
+    check_plot,
+    describe_blur,
+    write_plot,
+)
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.subvolumes import draw_subvolumes
 
 LEAST_SIGMA = 0.3
 """Of a blur that can be undone, in lateral voxels, where planes lie as close as voxels."""
 
+METHOD = "self-blur"
 _CLOSE_PLANES = 1.2
 
 Windows = Sequence[Sequence[tuple[float, float]]]
@@ -101,6 +112,67 @@ def find_residual_blur(
     told = _degradation(_combined(volumes), noise)
     _check_blurred(told, volumes, size)
     return ResidualBlur(source="told", voxel_size_um=size, degradation=told, volumes=volumes)
+
+
+def recorded_blur(run: Mapping[str, Any], path: Path) -> ResidualBlur:
+    """Return what the run of a training was begun with.
+
+    Parameters
+    ----------
+    run : mapping
+    path : Path
+        Of the model, for the message.
+
+    Raises
+    ------
+    ModelFormatError
+        When the run does not say.
+    """
+    try:
+        return ResidualBlur.model_validate(run.get(TOLD))
+    except ValidationError as error:
+        raise ModelFormatError(
+            f"{path}: its run has no {TOLD!r} that this program knows; train again"
+        ) from error
+
+
+def is_of_self_blur(model: Path) -> bool:
+    """Return whether a model was trained with a blur that was known beforehand."""
+    return read_description(model).method == METHOD
+
+
+def describe_residual_blur(
+    model: Path, plot: Path | None = None, *, overwrite: bool = False
+) -> ResidualBlur:
+    """Return the blur that a model of ``self-blur`` was trained to undo.
+
+    Parameters
+    ----------
+    model : Path
+    plot : Path, optional
+        SVG file for a picture of what was measured of the first store and channel.
+    overwrite : bool
+        Whether to replace a file at `plot`.
+
+    Raises
+    ------
+    InputError
+        When nothing was measured that could be drawn, or the picture can't be written.
+    OutputExistsError
+        When `plot` is there and may not be replaced.
+    ModelFormatError
+        When the folder is no model, or of another method.
+    """
+    blur = recorded_blur(read_run(model), model)
+    if plot is not None:
+        if not blur.volumes:
+            raise InputError(
+                f"{model} was trained with an axial blur that was given, and nothing was measured "
+                "that could be drawn; leave --plot out"
+            )
+        check_plot(plot, overwrite)
+        write_plot(plot, blur.volumes[0])
+    return blur
 
 
 def _degradation(squares: tuple[float, float, float], noise: NoiseModel) -> Degradation:

@@ -27,7 +27,7 @@ from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.paths import check_creatable
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.resuming import (
-    RESIDUAL_BLUR,
+    TOLD,
     alone,
     begin,
     describe_run,
@@ -37,7 +37,7 @@ from isosr_pipeline.resuming import (
     recorded_run,
 )
 from isosr_pipeline.settings import IfExists
-from isosr_pipeline.steps.residual_blur import ResidualBlur, find_residual_blur
+from isosr_pipeline.steps.residual_blur import ResidualBlur, find_residual_blur, recorded_blur
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.team import Team, check_devices, launch
 from isosr_pipeline.training import optimise
@@ -112,7 +112,7 @@ def _train(
         blur = team.first(partial(_residual_blur, crops, settings, model if begun else None))
         for line in blur.lines():
             team.reporter.say(line)
-        run[RESIDUAL_BLUR] = blur.model_dump(mode="json")
+        run[TOLD] = blur.model_dump(mode="json")
         parameters["degradation"] = blur.degradation
     objective = create_objective(settings.method, parameters, team.fabric.device, _z_step(crops))
     objective.execution = Execution(team.fabric)
@@ -132,7 +132,7 @@ def _train(
 def _residual_blur(crops: Crops, settings: SelfBlurSettings, begun: Path | None) -> ResidualBlur:
     """Tell the blur, or return the one that a begun training has."""
     if begun is not None:
-        return ResidualBlur.model_validate(recorded_run(begun).get(RESIDUAL_BLUR))
+        return recorded_blur(recorded_run(begun), begun)
     return find_residual_blur(crops.stores, crops.windows, settings.seed, settings.axial_fwhm)
 
 
