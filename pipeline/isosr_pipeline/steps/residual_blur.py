@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from isosr_models.configs import Degradation
 from isosr_models.errors import ModelFormatError
 from isosr_models.model_folder import read_description, read_run
-from isosr_pipeline.axial_blur import FWHM_PER_SIGMA
+from isosr_pipeline.axial_blur import CONFIDENT, FWHM_PER_SIGMA
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.level_reader import LevelReader
@@ -66,7 +66,7 @@ class ResidualBlur(BaseModel):
         """Say what is known, and what makes it doubtful."""
         known = self.degradation
         square = (known.square_x + known.square_y) / 2
-        low, high = (math.sqrt(max(square + s * 1.96 * known.error, 0.0)) for s in (-1, 1))
+        low, high = (math.sqrt(max(square + s * CONFIDENT * known.error, 0.0)) for s in (-1, 1))
         um = FWHM_PER_SIGMA * self.voxel_size_um
         told = "as given" if self.source == "given" else f"95 %: {low * um:.3g} to {high * um:.3g}"
         yield (
@@ -208,14 +208,16 @@ def _combined(volumes: Sequence[VolumeBlur]) -> tuple[float, float, float]:
 
 
 def _check_blurred(told: Degradation, volumes: Sequence[VolumeBlur], size: float) -> None:
-    """Refuse volumes that are as sharp along z as in the plane."""
-    sigma = math.sqrt((told.square_x + told.square_y) / 2)
-    if sigma >= LEAST_SIGMA or volumes[0].plane_distance_um > _CLOSE_PLANES * size:
+    """Refuse volumes that may well be as sharp along z as in the plane."""
+    square = (told.square_x + told.square_y) / 2
+    least = math.sqrt(max(square - CONFIDENT * told.error, 0.0))
+    if least >= LEAST_SIGMA or volumes[0].plane_distance_um > _CLOSE_PLANES * size:
         return
     raise InputError(
-        f"{volumes[0].store} is as sharp along z as in its planes (sigma of the blur beyond the "
-        f"lateral one {sigma:.2f} voxels, and {LEAST_SIGMA:g} is the least to undo): there is "
-        "nothing to restore; if you know better, give --axial-fwhm"
+        f"{volumes[0].store} may be as sharp along z as in its planes (sigma of the blur beyond "
+        f"the lateral one {math.sqrt(square):.2f}, but perhaps {least:.2f} voxels, and what can be "
+        f"undone begins at {LEAST_SIGMA:g}): there is nothing to restore; if you know better, give "
+        "--axial-fwhm"
     )
 
 
