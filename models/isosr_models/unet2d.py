@@ -34,6 +34,11 @@ class UNet2d(PlaneNetwork):
     width : int
         Feature channels w of the first level.
 
+    Attributes
+    ----------
+    features : int
+        The parameter `width`; the attribute `width` is that of every `PlaneNetwork`.
+
     Raises
     ------
     ModelConfigError
@@ -48,7 +53,9 @@ class UNet2d(PlaneNetwork):
         super().__init__()
         if width < 1:
             raise ModelConfigError(f"width is {width}: a network needs at least one channel")
-        w = self.width = width
+        w = self.features = width
+        # As many are concatenated in full resolution.
+        self.width = 2 * width
         self.encoder1 = _convolutions(1, w)
         self.encoder2 = _convolutions(w, 2 * w)
         self.bottleneck = _convolutions(2 * w, 4 * w)
