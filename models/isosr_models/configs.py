@@ -79,7 +79,7 @@ class SelfBlurConfig(BaseModel):
 
     width: int = Field(32, ge=1)
     planes: int = Field(3, ge=1)
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
 
 
 class Degradation(BaseModel):

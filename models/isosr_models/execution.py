@@ -86,7 +86,8 @@ class Execution:
         """Replace tensors by their means over processes; all must call it with as many."""
         if not self.is_shared:
             return
-        found = list(tensors)
+        if not (found := list(tensors)):
+            return
         # As one, since each exchange has a price.
         means = self.mean(torch.cat([tensor.flatten() for tensor in found]))
         for tensor, mean in zip(found, torch.split(means, [t.numel() for t in found]), strict=True):

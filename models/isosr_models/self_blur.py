@@ -1,4 +1,7 @@
-"""The objective of ``self-blur``: lateral planes, blurred as z is, are to be made sharp again."""
+"""The objective of ``self-blur``: lateral planes, blurred as z is, are to be made sharp again.
+
+See docs/method.md, "self-blur".
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,10 @@ from isosr_models.unet2d import UNet2d
 LEAST_CROP = 16
 """Shortest side of a crop that can be trained on, in voxels."""
 
-_PHASES = 1000
+# Small structures are the dimmer the more they are blurred: what is to be restored is brighter than
+# a lateral plane that was blurred once more.
 _GAINS = (0.5, 3.0)
+_PHASES = 1000
 _LEAST_SQUARE = 0.1
 _LOWEST_RATE = 0.01
 

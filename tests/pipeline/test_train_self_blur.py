@@ -202,3 +202,12 @@ def _whole(path):
 
     volume = Volume(path)
     return volume.read(0, Box.whole(volume.shape[1:]))
+
+
+def test_two_processes_train_together(store, tmp_path):
+    """With nothing to average but gradients, and one learning rate by whoever's clock."""
+    two = {"devices": 2, "threads": 1, "axial_fwhm": 3.0, "minutes": 5.0}
+    train([store], tmp_path / "model", SMALL.model_copy(update=two))
+    description = read_description(tmp_path / "model")
+    assert description.training["iterations"] == 6
+    assert description.training["run"]["processes"] == 2
