@@ -72,7 +72,7 @@ class SelfBlurConfig(BaseModel):
     planes : int
         Lateral planes of each crop that a step learns from.
     learning_rate : float
-        Of Adam, at first; it falls to a hundredth of it towards the end.
+        Of Adam; it falls to a hundredth of it in the last third of the training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -25,6 +25,7 @@ LEAST_CROP = 16
 _GAINS = (0.5, 3.0)
 _PHASES = 1000
 _LEAST_SQUARE = 0.1
+_FALLING = 1 / 3
 _LOWEST_RATE = 0.01
 
 
@@ -57,16 +58,16 @@ class SelfBlur(Unnormalised):
         self._adam = torch.optim.Adam(self._network.parameters(), lr=config.learning_rate)
 
     def set_share(self, share: float) -> None:
-        """Set the learning rate, which falls from its full size as half a wave of a cosine.
+        """Set the learning rate, which falls in a straight line in the last third of a training.
 
         Parameters
         ----------
         share : float
             Of the training that has been done: 0 to 1.
         """
-        falling = 0.5 * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
+        left = min(1.0, (1.0 - share) / _FALLING)
         for group in self._adam.param_groups:
-            group["lr"] = self.config.learning_rate * max(_LOWEST_RATE, falling)
+            group["lr"] = self.config.learning_rate * max(_LOWEST_RATE, left)
 
     def step(self, crops: Tensor) -> dict[str, float]:
         """Improve the network on some lateral planes of crops; return the loss by name.
@@ -99,14 +100,9 @@ class SelfBlur(Unnormalised):
         squares = squares + known.error * torch.randn(count)
         phase = torch.randint(_PHASES, (count,)) % self.z_step
         gain = torch.exp(torch.empty(count).uniform_(*map(math.log, _GAINS)))
-        planes = torch.stack(
-            [
-                crop[z].transpose(0, 1) if x else crop[z]
-                for crop, z, x in zip(
-                    crops.repeat_interleave(self.config.planes, 0), depths, along_x, strict=True
-                )
-            ]
-        )
+        planes = crops[torch.arange(count) // self.config.planes, depths]
+        turned = along_x[:, None, None].to(planes.device)
+        planes = torch.where(turned, planes.transpose(1, 2), planes)
         noise = Noise(known.noise_gain, known.noise_floor)
         sigma = squares.clamp(min=_LEAST_SQUARE).sqrt()
         return degrade(planes, sigma, phase, self.z_step, noise, gain)
