@@ -71,7 +71,7 @@ class Description(BaseModel):
             return given
         own = {name: given[name] for name in UNet3dArchitecture.model_fields if name in given}
         others = {name: value for name, value in given.items() if name not in own}
-        return {**others, "format": FORMAT, "network": own}
+        return {**others, "format": FORMAT, "network": {"kind": "unet3d", **own}}
 
 
 def save_model(
