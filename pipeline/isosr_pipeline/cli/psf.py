@@ -51,8 +51,10 @@ def command(path: Path, overwrite: bool, as_json: bool, **given: Any) -> None:
     """
     kind = _kind(path)
     chosen = {name: value for name, value in given.items() if value is not None}
-    for name in chosen:
-        if name not in _OPTIONS[kind] and path.exists():
+    for name in [name for name in chosen if name not in _OPTIONS[kind]]:
+        del chosen[name]
+        # What is not there at all is said where it is looked for.
+        if path.exists():
             others = " or ".join(_PLURAL[k] for k, names in _OPTIONS.items() if name in names)
             option = f"--{name.replace('_', '-')}"
             raise click.UsageError(f"{option} is for {others}, and {path} is {kind}; leave it out")
