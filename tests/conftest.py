@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -55,6 +56,14 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"the real volumes are not at {DATA}; set ISOSR_TEST_DATA to their folder")
     return DATA
+
+
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """Let SIGHUP be heard here and in what is started, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 MakeStore = Callable[..., Volume]

@@ -18,6 +18,7 @@ from isosr_cluster.environment import MALLOC, threads_of
 from isosr_cluster.errors import ClusterConfigError, ClusterUnreachableError
 from isosr_cluster.keeping import PATIENCE, kept_up
 from isosr_cluster.quiet import quiet
+from isosr_cluster.tracking import start_tracker
 
 LOCAL = "local"
 _SECONDS_FOR_A_WORKER = 30.0
@@ -114,6 +115,7 @@ def open_client(
         "preload": "isosr_cluster.preload",
         "env": threads_of(threads),
     }
+    start_tracker()
     with dask.config.set(_WORKERS):
         started = _started(count, gpus, options)
         with started, kept_up(started, count), Client(started) as client:

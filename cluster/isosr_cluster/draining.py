@@ -7,7 +7,8 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from distributed import Reschedule, get_worker
@@ -15,6 +16,9 @@ from distributed.core import Status
 
 ENDS_AT = "ISOSR_ENDS_AT"
 """Variable of the environment: Unix time at which this process will be ended."""
+
+LONGEST = "ISOSR_LONGEST"
+"""Variable of the environment: file in which a process finds what those before it measured."""
 
 _MORE_THAN_LONGEST = 1.25
 _SECONDS_TO_LEAVE = 10.0
@@ -28,11 +32,19 @@ class Walltime:
     ----------
     ends_at : float or None
         Unix time; None: nobody ends this process.
+    kept : Path or None
+        File that keeps the longest task for the process that takes the place of this one; None:
+        nothing is kept.
+
+    Attributes
+    ----------
+    longest : float
+        Seconds that the longest task took, here or in a process before.
     """
 
-    def __init__(self, ends_at: float | None) -> None:
-        self._ends_at = ends_at
-        self._longest = 0.0
+    def __init__(self, ends_at: float | None, kept: Path | None = None) -> None:
+        self._ends_at, self._kept = ends_at, kept
+        self.longest = self._read()
         self._lock = threading.Lock()
         self._leaving = False
 
@@ -53,11 +65,26 @@ class Walltime:
         try:
             yield
         finally:
+            seconds = time.monotonic() - begun
             with self._lock:
-                self._longest = max(self._longest, time.monotonic() - begun)
+                if seconds > self.longest:
+                    self.longest = seconds
+                    self._write()
+
+    def _read(self) -> float:
+        # What can't be read was never written, or its nanny is gone: it is measured anew.
+        with suppress(OSError, ValueError):
+            if self._kept is not None:
+                return float(self._kept.read_text(encoding="ascii"))
+        return 0.0
+
+    def _write(self) -> None:
+        with suppress(OSError):
+            if self._kept is not None:
+                self._kept.write_text(f"{self.longest:.3f}", encoding="ascii")
 
     def _has_time(self, ends_at: float) -> bool:
-        needed = _MORE_THAN_LONGEST * self._longest + _SECONDS_TO_LEAVE
+        needed = _MORE_THAN_LONGEST * self.longest + _SECONDS_TO_LEAVE
         return time.time() + needed < ends_at
 
     def _leave(self) -> None:
@@ -83,5 +110,10 @@ def _known_end() -> float | None:
     return float(text) if text.replace(".", "", 1).isdigit() else None
 
 
-walltime = Walltime(_known_end())
+def _keeping() -> Path | None:
+    found = os.environ.get(LONGEST)
+    return Path(found) if found else None
+
+
+walltime = Walltime(_known_end(), _keeping())
 """Of this process."""

@@ -23,6 +23,10 @@ class TaskTimeoutError(ClusterError, RuntimeError):
     """A task ran longer than tasks may."""
 
 
+class NotDoneError(ClusterError, RuntimeError):
+    """The task of an item ended before it was done; it is to be given to another one."""
+
+
 class WorkerDiedError(ClusterError, RuntimeError):
     """The worker process died while it ran a task, each time that it was tried."""
 

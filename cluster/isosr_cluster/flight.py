@@ -7,23 +7,18 @@ import math
 import queue
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from distributed import Client, Future
 from distributed.client import ClosedClientError
 
-from isosr_cluster.errors import ClusterLostError
+from isosr_cluster.bundles import Bundle, Done, Pace
+from isosr_cluster.errors import ClusterLostError, NotDoneError
 from isosr_cluster.patience import patience
 from isosr_cluster.worker_job import call
 
 Item = TypeVar("Item")
-
-_FEWEST_PER_THREAD = 2
-"""One that runs and one that waits, so that no worker is idle while the driver thinks."""
-
-_MOST_PER_THREAD = 16
-"""Of short tasks, a thread is given what it does between two looks: results come together."""
 
 _LOST = "the cluster is lost ({}); start it again; {}"
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -44,6 +39,8 @@ class Trial(Generic[Item]):
         How many attempts have failed before.
     alone : bool
         Whether it runs with nothing else on the cluster, as its workers have died before.
+    split_off : bool
+        Whether it is to be a task of its own, as it has failed in a bundle, or all of that has.
     begun : float
         When it was submitted, by the monotonic clock.
     """
@@ -52,7 +49,13 @@ class Trial(Generic[Item]):
     errors: int = 0
     timeouts: int = 0
     alone: bool = False
+    split_off: bool = False
     begun: float = 0.0
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it must be a task of its own: something has gone wrong with it before."""
+        return self.split_off or self.alone or self.errors + self.timeouts > 0
 
 
 class Flight(Generic[Item]):
@@ -68,7 +71,10 @@ class Flight(Generic[Item]):
 
     Attributes
     ----------
-    running : dict of Future to Trial
+    running : dict of Future to list of Trial
+        One, or a few that are short.
+    count : int
+        How many trials these are.
     """
 
     def __init__(self, client: Client, job: str, way_on: str) -> None:
@@ -76,20 +82,20 @@ class Flight(Generic[Item]):
         self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._counted = -math.inf
         self._capacity = 0
-        self._ended_since = 0
+        self._pace = Pace()
         self._last_seen = time.monotonic()
-        self.running: dict[Future, Trial[Item]] = {}
+        self.running: dict[Future, list[Trial[Item]]] = {}
+        self.count = 0
 
     @property
     def capacity(self) -> int:
-        """How many tasks the workers should be given; looks for new workers at times."""
+        """How many items the workers should be given; looks for new workers at times."""
         elapsed = time.monotonic() - self._counted
         if elapsed >= _SECONDS_BETWEEN_COUNTS:
             threads = max(1, self._threads())
-            ended = round(self._ended_since / threads)
-            per_thread = min(max(_FEWEST_PER_THREAD, ended), _MOST_PER_THREAD)
-            self._capacity = per_thread * threads
-            self._counted, self._ended_since = time.monotonic(), 0
+            self._pace.set(threads)
+            self._capacity = self._pace.per_thread * threads
+            self._counted = time.monotonic()
         return self._capacity
 
     def _threads(self) -> int:
@@ -106,25 +112,39 @@ class Flight(Generic[Item]):
         return ClusterLostError(_LOST.format(reason, self._way_on))
 
     def submit(self, trials: Sequence[Trial[Item]]) -> None:
-        """Give tasks to the cluster."""
+        """Give items to the cluster: those that are short in bundles."""
         if not trials:
             return
-        jobs, items = [self._job] * len(trials), [trial.item for trial in trials]
+        self.count += len(trials)
+        together = [trial for trial in trials if not trial.is_single]
+        parts = [[trial] for trial in trials if trial.is_single]
+        parts += self._bundled(together)
+        jobs = [self._job] * len(parts)
+        bundles = [Bundle(tuple(trial.item for trial in part)) for part in parts]
         try:
-            futures = self._client.map(call, jobs, items, pure=False, key="isosr")
+            futures = self._client.map(call, jobs, bundles, pure=False, key="isosr")
         except ClosedClientError as error:
             raise self._lost("the scheduler does not answer") from error
-        for trial, future in zip(trials, futures, strict=True):
-            self.running[future] = trial
+        for part, future in zip(parts, futures, strict=True):
+            self.running[future] = part
             self._watch(future)
+
+    def _bundled(self, trials: list[Trial[Item]]) -> list[list[Trial[Item]]]:
+        size = self._pace.size
+        if self.count < self._capacity:
+            # There are no more: they are shared out among all threads.
+            threads = self._capacity // self._pace.per_thread
+            size = max(1, min(size, len(trials) // threads))
+        return [trials[begin : begin + size] for begin in range(0, len(trials), size)]
 
     def _watch(self, future: Future) -> None:
         future.add_done_callback(self._ended.put)
 
     def ended(self) -> Iterator[tuple[Trial[Item], Any, BaseException | None]]:
-        """Wait a moment, and yield the values or errors of the tasks that have ended meanwhile.
+        """Wait a moment, and yield the values or errors of the items that have ended meanwhile.
 
-        Results come together: to ask for each would take longer than many a small task.
+        Results come together: to ask for each would take longer than many a small task. The error
+        of what a task has left undone is a `NotDoneError`.
 
         Raises
         ------
@@ -132,7 +152,6 @@ class Flight(Generic[Item]):
             When the scheduler is gone.
         """
         futures = self._ended_meanwhile()
-        self._ended_since += len(futures)
         # Seen once: the result of one whose worker dies now is no longer finished.
         finished = {future for future in futures if future.status == "finished"}
         values = self._values(list(finished))
@@ -141,15 +160,18 @@ class Flight(Generic[Item]):
                 # Its worker died with the result, or is stopped: it will be computed again.
                 self._client.loop.add_callback(self._watch_later, future)
                 continue
-            trial = self.running.pop(future)
-            error = None if future in values else future.exception()
+            trials, done = self.running.pop(future), values.get(future)
+            error = None if done is not None else future.exception()
             future.release()
-            yield trial, values.get(future), error
+            self.count -= len(trials)
+            if done is not None:
+                self._pace.ended(len(done.values), done.seconds)
+            yield from _each(trials, done, error)
 
     def _watch_later(self, future: Future) -> None:
         self._client.loop.call_later(_SECONDS_BEFORE_ASKING_AGAIN, self._watch, future)
 
-    def _values(self, finished: list[Future]) -> dict[Future, Any]:
+    def _values(self, finished: list[Future]) -> dict[Future, Done[Any]]:
         """Return the results of tasks, as far as they can be had just now."""
         if not finished:
             return {}
@@ -159,7 +181,7 @@ class Flight(Generic[Item]):
         except Exception as error:
             raise self._lost("the scheduler does not answer") from error
 
-    async def _gathered(self, finished: list[Future]) -> dict[Future, Any]:
+    async def _gathered(self, finished: list[Future]) -> dict[Future, Done[Any]]:
         gathering = self._client.gather(finished, asynchronous=True)
         try:
             values = await asyncio.wait_for(gathering, _SECONDS_FOR_RESULTS)
@@ -187,3 +209,19 @@ class Flight(Generic[Item]):
         for future in set(futures).difference(ended):
             self._watch(future)  # its worker died: the scheduler has it computed again
         return ended
+
+
+def _each(
+    trials: list[Trial[Item]], done: Done[Any] | None, error: BaseException | None
+) -> Iterator[tuple[Trial[Item], Any, BaseException | None]]:
+    """Yield how each item of a task has ended."""
+    if done is None and len(trials) == 1:
+        yield trials[0], None, error
+        return
+    values = done.values if done is not None else []
+    for trial, value in zip(trials, values, strict=False):
+        yield trial, value, None
+    for number, trial in enumerate(trials[len(values) :]):
+        # Which of them has killed a worker, or hangs, or fails, is told when each runs by itself.
+        at_fault = done is None or (done.failed and number == 0)
+        yield replace(trial, split_off=at_fault), None, NotDoneError()

@@ -7,17 +7,23 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any
 
 from distributed import WorkerPlugin, get_worker
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 
+from isosr_cluster.bundles import Bundle, Done, do
 from isosr_cluster.draining import walltime
 from isosr_cluster.errors import TaskTimeoutError
 
 SECONDS_OF_GRACE = 5.0
 """After its limit, a task's process lives so long, in which the driver is told why it ends."""
+
+_SECONDS_TOO_EARLY = 1.0
+"""So much sooner the process may end: to set the timer for each short call takes longer than it."""
 
 
 class WorkerJob(WorkerPlugin):  # type: ignore[misc] # distributed is untyped
@@ -48,35 +54,51 @@ class WorkerJob(WorkerPlugin):  # type: ignore[misc] # distributed is untyped
         if self.limit is not None:
             self._threads.shutdown(wait=False)
 
-    def __call__(self, item: Any) -> Any:
-        """Call the function, if it can end before this process must.
+    def __call__(self, bundle: Bundle[Any]) -> Done[Any]:
+        """Call the function on items of a bundle, as long as they can end before this process must.
 
         What takes too long is given up, and this process ends.
         """
-        with walltime.task():
-            return self.function(item) if self.limit is None else self._watched(item, self.limit)
+        if self.limit is None:
+            return do(self._one, bundle)
+        return self._watched(bundle, self.limit)
 
-    def _watched(self, item: Any, limit: float) -> Any:
+    def _one(self, item: Any) -> Any:
+        with walltime.task():
+            return self.function(item)
+
+    def _watched(self, bundle: Bundle[Any], limit: float) -> Done[Any]:
         if _watchdog.ending:
             # The scheduler gives the task to another worker when this one is gone.
             time.sleep(2 * SECONDS_OF_GRACE)
-        with _watchdog.watching(limit + SECONDS_OF_GRACE) as give_up:
-            called = self._threads.submit(self.function, item)
-            try:
-                return called.result(limit)
-            except TimeoutError as error:
-                if called.done():
-                    raise
-                give_up()
-                raise TaskTimeoutError(
-                    f"it took longer than the limit of {limit:g} s, so its worker was ended; "
-                    "the worker's log has a traceback that tells where it hung"
-                ) from error
+        with _watchdog.watching(limit) as watch:
+
+            def one(item: Any) -> Any:
+                if not watch.renew():
+                    raise _too_long(limit)
+                return self._one(item)
+
+            # In the context in which Dask tells which worker this is.
+            called = self._threads.submit(copy_context().run, do, one, bundle)
+            while not called.done():
+                if watch.is_over():
+                    raise _too_long(limit)
+                wait([called], watch.left)
+            done: Done[Any] = called.result()
+            return done
 
 
-def call(job: str, item: Any) -> Any:
-    """Call the function of a job on an item; this is what a task is."""
-    return get_worker().plugins[job](item)
+def _too_long(limit: float) -> TaskTimeoutError:
+    return TaskTimeoutError(
+        f"it took longer than the limit of {limit:g} s, so its worker was ended; "
+        "the worker's log has a traceback that tells where it hung"
+    )
+
+
+def call(job: str, bundle: Bundle[Any]) -> Done[Any]:
+    """Call the function of a job on some items; this is what a task is."""
+    done: Done[Any] = get_worker().plugins[job](bundle)
+    return done
 
 
 class _Watchdog:
@@ -87,47 +109,83 @@ class _Watchdog:
 
     Attributes
     ----------
+    lock : RLock
+        Held while a deadline is changed.
     ending : bool
         Whether something was given up, so that the process ends soon.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
         self._numbers = itertools.count()
         self._deadlines: dict[int, float] = {}
         self._set_to: float | None = None
         self.ending = False
 
     @contextmanager
-    def watching(self, seconds: float) -> Iterator[Callable[[], None]]:
-        """Watch what is done in the context; call what it yields to let the deadline stand."""
-        given_up = False
-
-        def give_up() -> None:
-            nonlocal given_up
-            self.ending = given_up = True
-
-        with self._lock:
-            number = next(self._numbers)
-            self._deadlines[number] = time.monotonic() + seconds
-            self._set()
+    def watching(self, limit: float) -> Iterator[_Watch]:
+        """Watch what is done in the context, each part of which may take so many seconds."""
+        watch = _Watch(self, next(self._numbers), limit)
+        watch.renew()
         try:
-            yield give_up
+            yield watch
         finally:
-            if not given_up:
-                with self._lock:
-                    del self._deadlines[number]
-                    self._set()
+            if not watch.given_up:
+                self.set(watch.number, None)
 
-    def _set(self) -> None:
+    def set(self, number: int, deadline: float | None) -> None:
+        """Set the deadline of a watch, or forget it."""
+        with self.lock:
+            if deadline is not None:
+                self._deadlines[number] = deadline
+            else:
+                self._deadlines.pop(number, None)
+            self._set_timer()
+
+    def _set_timer(self) -> None:
         earliest = min(self._deadlines.values(), default=None)
-        if earliest == self._set_to:
-            return
-        self._set_to = earliest
         if earliest is None:
             faulthandler.cancel_dump_traceback_later()
-        else:
+        elif self._set_to is None or not 0 <= earliest - self._set_to < _SECONDS_TOO_EARLY:
             faulthandler.dump_traceback_later(max(1e-3, earliest - time.monotonic()), exit=True)
+        else:
+            return
+        self._set_to = earliest
+
+
+class _Watch:
+    """What is left of the time of what is done in one thread, part after part.
+
+    Attributes
+    ----------
+    given_up : bool
+        Whether it took too long: its deadline stands then, and the process ends.
+    """
+
+    def __init__(self, watchdog: _Watchdog, number: int, limit: float) -> None:
+        self._watchdog, self.number, self._limit = watchdog, number, limit
+        self._over = 0.0
+        self.given_up = False
+
+    @property
+    def left(self) -> float:
+        """Seconds that the part may still take, 0 at least."""
+        return max(0.0, self._over - time.monotonic())
+
+    def renew(self) -> bool:
+        """Begin another part, unless an earlier one was given up."""
+        with self._watchdog.lock:
+            if not self.given_up:
+                self._over = time.monotonic() + self._limit
+                self._watchdog.set(self.number, self._over + SECONDS_OF_GRACE)
+            return not self.given_up
+
+    def is_over(self) -> bool:
+        """Tell whether a part has taken too long, and give it up then."""
+        with self._watchdog.lock:
+            if not self.left:
+                self._watchdog.ending = self.given_up = True
+            return self.given_up
 
 
 _watchdog = _Watchdog()

@@ -11,7 +11,8 @@ from torch import nn
 from isosr_models.errors import ModelFormatError
 from isosr_models.layers import Statistics
 from isosr_models.precision import Precision
-from isosr_models.restorers import NetworkRestorer, Restorer
+from isosr_models.restorers import Lengths, NetworkRestorer, Restorer
+from isosr_models.richardson_lucy import RichardsonLucy, RichardsonLucyRestorer
 from isosr_models.slices import SliceNetwork, SliceRestorer
 from isosr_models.unet import UNet3d
 from isosr_models.unet2d import UNet2d
@@ -112,7 +113,60 @@ class SliceUNet2dArchitecture(_Described):
         return SliceRestorer(network, device, precision)
 
 
-Architecture = Annotated[UNet3dArchitecture | SliceUNet2dArchitecture, Field(discriminator="kind")]
+class RichardsonLucyArchitecture(_Described):
+    """A `RichardsonLucy`: no network, but what stands in its place.
+
+    Attributes
+    ----------
+    psf, target : tuple of 3 ints
+        Lengths of the kernels along z, y, x, in voxels.
+    iterations : int
+    reach : tuple of 3 ints
+        How far voxels have an influence along z, y, x.
+    """
+
+    kind: Literal["richardson-lucy"] = "richardson-lucy"
+    psf: Lengths
+    target: Lengths
+    iterations: int = Field(ge=1)
+    reach: Lengths
+
+    def __str__(self) -> str:
+        """Return what it is called, such as in a plan."""
+        z, y, x = self.psf
+        return f"Richardson-Lucy, {self.iterations} iterations, a PSF of {z} × {y} × {x} voxels"
+
+    @property
+    def stride(self) -> int:
+        """See `VolumeNetwork`."""
+        return int(RichardsonLucy.stride)
+
+    @property
+    def receptive_radius(self) -> int:
+        """See `VolumeNetwork`."""
+        return max(self.reach)
+
+    def build(self) -> RichardsonLucy:
+        """Make one with flat kernels of these lengths."""
+        flat = torch.ones(self.psf), torch.ones(self.target)
+        return RichardsonLucy(*flat, self.iterations, self.reach)
+
+    def restorer(
+        self,
+        network: VolumeNetwork,
+        statistics: Statistics,
+        device: torch.device,
+        precision: Precision,
+    ) -> Restorer:
+        """Make it ready to run; it computes in float32, whatever the precision asked for."""
+        assert isinstance(network, RichardsonLucy)  # noqa: S101 - what build returned
+        return RichardsonLucyRestorer(network, device)
+
+
+Architecture = Annotated[
+    UNet3dArchitecture | SliceUNet2dArchitecture | RichardsonLucyArchitecture,
+    Field(discriminator="kind"),
+]
 """What ``model.json`` says under ``network``."""
 
 
@@ -137,7 +191,16 @@ def describe(network: nn.Module) -> Architecture:
         )
     if isinstance(network, SliceNetwork) and isinstance(network.plane, UNet2d):
         return SliceUNet2dArchitecture(width=network.plane.features)
+    if isinstance(network, RichardsonLucy):
+        z, y, x = network.psf.shape
+        depth, height, width = network.target.shape
+        return RichardsonLucyArchitecture(
+            psf=(z, y, x),
+            target=(depth, height, width),
+            iterations=network.iterations,
+            reach=network.reach,
+        )
     raise ModelFormatError(
-        f"generator is a {type(network).__name__}, and a model folder holds a UNet3d or a "
-        "SliceNetwork of a UNet2d"
+        f"generator is a {type(network).__name__}, and a model folder holds a UNet3d, a "
+        "SliceNetwork of a UNet2d, or a RichardsonLucy"
     )

@@ -5,6 +5,7 @@ Nothing heavy is imported here, as the command line reads it for its help.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -60,6 +61,37 @@ class OTCycleGANConfig(BaseModel):
     shared_axial: bool = False
     bottleneck_norm: bool = True
     gradient_checkpointing: bool = False
+
+
+class RichardsonLucyConfig(BaseModel):
+    """Parameters of the method; the PSF is a file, or a Gaussian.
+
+    Attributes
+    ----------
+    psf : Path or None
+        A volume with the PSF of the microscope in it: a source with one channel.
+    psf_voxel_size : tuple of 3 floats or None
+        Of that volume in µm, order z, y, x; None: as it says.
+    axial_fwhm : float or None
+        Of a Gaussian PSF along z in µm, in place of a file.
+    lateral_fwhm : float
+        Of a Gaussian PSF along y and x in µm; 0: nothing is undone along y and x.
+    iterations : int
+        Of Richardson and Lucy.
+    resolution : {"lateral", "full"}
+        What the result is given: ``"lateral"``: blurred again, with a Gaussian as wide along all
+        axes as the PSF is along y and x; ``"full"``: as it is after the iterations, which sharpen
+        y and x too.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    psf: Path | None = None
+    psf_voxel_size: tuple[float, float, float] | None = None
+    axial_fwhm: float | None = Field(None, gt=0)
+    lateral_fwhm: float = Field(0.0, ge=0)
+    iterations: int = Field(10, ge=1, le=1000)
+    resolution: Literal["lateral", "full"] = "lateral"
 
 
 class SelfBlurConfig(BaseModel):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from isosr_models.architectures import RichardsonLucyArchitecture
 from isosr_models.deep_linear import DeepLinear3d
 from isosr_models.errors import ModelError
-from isosr_models.model_folder import load_blur, read_description
+from isosr_models.model_folder import load_blur, load_weights, read_description
 from isosr_models.unet import UNet3d
 
 SPOT = 4.0
@@ -47,18 +48,19 @@ class LearnedBlur:
     ----------
     kernel : NDArray of float32, (z, y, x)
         Response to a point of height 1, in its centre; odd lengths.
-    linear : bool
-        True: the one kernel that F is. False: F is a U-Net, which has no single kernel, and this is
-        its response to one voxel at the top of the intensity window on the mean background, less
-        that to the background alone, divided by the height of the point.
+    kind : {"deep-linear", "unet", "given"}
+        ``"deep-linear"``: the one kernel that F is. ``"unet"``: F is a U-Net, which has no single
+        kernel, and this is its response to one voxel at the top of the intensity window on the mean
+        background, less that to the background alone, divided by the height of the point.
+        ``"given"``: the PSF of a deconvolution, which has learned nothing.
     background : float
-        The mean background, with the intensity window at 0 and 1; 0 if linear.
+        The mean background, with the intensity window at 0 and 1; 0 but for a U-Net.
     voxel_size : float or None
         Of the isotropic grid, in µm; None: the model does not say.
     """
 
     kernel: NDArray[np.float32]
-    linear: bool
+    kind: Literal["deep-linear", "unet", "given"]
     background: float
     voxel_size: float | None
 
@@ -76,13 +78,17 @@ def learned_blur(folder: Path) -> LearnedBlur:
     ModelFormatError
         When the folder is no whole model, or keeps no blur.
     """
-    voxel_size = read_description(folder).voxel_size
+    description = read_description(folder)
+    voxel_size = description.voxel_size
+    if isinstance(description.network, RichardsonLucyArchitecture):
+        psf = load_weights(folder, description)["generator.psf"].numpy()
+        return LearnedBlur(psf, "given", 0.0, voxel_size)
     blur = load_blur(folder)
     if isinstance(blur, DeepLinear3d):
         with torch.no_grad():
-            return LearnedBlur(blur.psf().numpy(), True, 0.0, voxel_size)
+            return LearnedBlur(blur.psf().numpy(), "deep-linear", 0.0, voxel_size)
     background = _mean_input(blur)
-    return LearnedBlur(_response(blur, background), False, background, voxel_size)
+    return LearnedBlur(_response(blur, background), "unet", background, voxel_size)
 
 
 def widths(kernel: NDArray[np.float32]) -> tuple[Width, Width, Width]:

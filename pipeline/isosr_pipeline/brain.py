@@ -128,7 +128,7 @@ def _anchored(brain: Brain, folder: Path) -> Brain:
             if is_site_file(brain.cluster)
             else brain.cluster,
             "train": brain.train.model_copy(
-                update={"init": anchor(brain.train.init) if brain.train.init else None}
+                update={key: anchor(value) for key, value in brain.train if isinstance(value, Path)}
             ),
             "evaluate": brain.evaluate.model_copy(
                 update={"reference": anchor(reference) if reference else None}

@@ -6,17 +6,16 @@ import itertools
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from isosr_cluster.tracking import start_tracker
 from isosr_pipeline.crops import Crops
 from isosr_pipeline.errors import IsosrError
+from isosr_pipeline.interrupts import STOPPING
 from isosr_pipeline.stored_crops import StoredCrop
 from isosr_pipeline.training_settings import TrainSettings
-
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def batches(
@@ -80,8 +79,8 @@ def _holding_signals() -> Iterator[None]:
     one that starts them, which gets what came meanwhile as soon as it lifts its own.
     """
     # Its own start would lift the mask too soon.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    start_tracker()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:
@@ -90,7 +89,7 @@ def _holding_signals() -> Iterator[None]:
 
 def _leave_signals_to_the_driver(_worker: int) -> None:
     # A loader ends when the training process says so, or is gone.
-    for number in _STOPPING:
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from isosr_pipeline.errors import InputError, IsosrError, OutputPathError
@@ -149,6 +149,32 @@ def make_folder(path: Path) -> None:
     with creating(path):
         path.mkdir(parents=True, exist_ok=True)
         _try(partial_path(path / "probe"))
+
+
+@contextmanager
+def there_meanwhile(folder: Path) -> Iterator[None]:
+    """Make a folder if need be, with those above it, and remove at the end what was made.
+
+    What somebody else has put something into by then stays.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    OutputPathError
+        When it can't be made.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    with creating(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
 
 
 def _try(probe: Path) -> None:

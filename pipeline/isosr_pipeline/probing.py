@@ -136,7 +136,7 @@ def _gpu() -> tuple[str, str]:
 def _writable(folder: Path) -> str:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\\0" * _BYTES)
+            file.write(b"\0" * _BYTES)
     except OSError as error:
         return f"scratch {folder} can't be written to ({error.strerror})"
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Protocol, TextIO
 
 from rich.console import Console
@@ -71,7 +71,8 @@ class BarReporter:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        self._console.print(line, highlight=False)
+        with _whoever_listens():
+            self._console.print(line, highlight=False)
 
 
 class LineReporter:
@@ -109,7 +110,13 @@ class LineReporter:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        print(line, file=self._stream, flush=True)
+        with _whoever_listens():
+            print(line, file=self._stream, flush=True)
+
+
+def _whoever_listens() -> AbstractContextManager[None]:
+    """Go on where a line can't be shown: a terminal or a pipe's reader may be gone."""
+    return suppress(OSError)
 
 
 def reporter_for(stream: TextIO) -> Reporter:

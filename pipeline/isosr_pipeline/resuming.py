@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -25,12 +26,12 @@ from isosr_models.objective import Objective
 from isosr_pipeline.engine.ledger import differences
 from isosr_pipeline.errors import BusyError, InputError, OutputExistsError, ResumeError
 from isosr_pipeline.locking import passing_lock
-from isosr_pipeline.paths import make_folder
+from isosr_pipeline.paths import make_folder, reading
 from isosr_pipeline.recording import remove_records
 from isosr_pipeline.settings import IfExists
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.team import Team, choose_precision
-from isosr_pipeline.training_settings import TrainSettings
+from isosr_pipeline.training_settings import RichardsonLucySettings, TrainSettings
 
 # A preset is compared by what it sets.
 _FREE_TO_CHANGE = {"preset", "loaders", "threads", "device", "preview_every", "tensorboard"}
@@ -73,8 +74,11 @@ def _described(stores: Sequence[Path], model: Path, settings: TrainSettings) -> 
     """Return what of a run does not depend on the machine."""
     return {
         "stores": [_identity(store) for store in stores],
-        **settings.model_dump(mode="json", exclude={*_FREE_TO_CHANGE, "precision"}),
+        **settings.model_dump(
+            mode="json", exclude={*_FREE_TO_CHANGE, "precision", *settings.meaningless}
+        ),
         "init": _begun_from(settings.init, model),
+        **_psf(settings),
     }
 
 
@@ -211,13 +215,14 @@ def begin(
         return start
     start = Progress(iterations=0, seconds=0.0, run=run)
     if team.is_first:
-        _clear(model)
+        clear(model)
         # From the first moment on the folder is known as an unfinished training.
         save_checkpoint(model, objective, start)
     return start
 
 
-def _clear(model: Path) -> None:
+def clear(model: Path) -> None:
+    """Remove what an earlier training left in a folder."""
     (model / DESCRIPTION).unlink(missing_ok=True)
     remove_checkpoints(model)
     remove_records(model)
@@ -271,6 +276,15 @@ def _begun_from(init: Path | None, model: Path) -> dict[str, str] | None:
         if known and known["path"] == path:
             return known
     return {"path": path, "sha256": read_description(init).weights_sha256}
+
+
+def _psf(settings: TrainSettings) -> dict[str, Any]:
+    """Return what the run is known by of a PSF that is a file."""
+    if not isinstance(settings, RichardsonLucySettings) or settings.psf is None:
+        return {}
+    with reading(settings.psf), settings.psf.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"psf": {"path": str(settings.psf.resolve()), "sha256": found}}
 
 
 def _identity(store: Path) -> dict[str, Any]:

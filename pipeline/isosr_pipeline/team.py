@@ -17,7 +17,7 @@ import torch
 from isosr_models.errors import DivergedError, ModelError
 from isosr_pipeline.devices import choose_device
 from isosr_pipeline.errors import InputError, InterruptedRunError, IsosrError
-from isosr_pipeline.interrupts import stop_requests
+from isosr_pipeline.interrupts import handling, stop_requests
 from isosr_pipeline.progress import Reporter, SilentReporter, reporter_for
 from isosr_pipeline.training_settings import TrainSettings
 
@@ -147,8 +147,9 @@ def _member(
     """Do a task in a process that `launch` started."""
     import sys
 
-    # A terminal's Ctrl-C reaches all processes, and the one that started them tells the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a terminal sends reaches all processes, and the one that started them tells the others.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: _set(stop))
 
     @contextmanager
@@ -175,13 +176,8 @@ def _patiently() -> Iterator[Callable[[], bool]]:
     A launcher passes on what all processes of its job were sent too; and ends what does not stop.
     """
     stop = ctypes.c_bool(False)
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, lambda *_: _set(stop)) for number in numbers}
-    try:
+    with handling(lambda *_: _set(stop)):
         yield lambda: bool(stop.value)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _set(flag: ctypes.c_bool) -> None:

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from isosr_models.configs import OTCycleGANConfig, SelfBlurConfig
+from isosr_models.configs import OTCycleGANConfig, RichardsonLucyConfig, SelfBlurConfig
 from isosr_pipeline.settings import (
     Device,
     Lengths,
@@ -28,6 +28,7 @@ from isosr_pipeline.settings import (
     Range,
     Seed,
     Settings,
+    VoxelSize,
     as_text,
 )
 from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET
@@ -98,6 +99,8 @@ class TrainSettings(Settings):
 
     config: ClassVar[type[BaseModel]]
     """Parameters of the method itself."""
+    meaningless: ClassVar[frozenset[str]] = frozenset()
+    """Names of the shared parameters that mean nothing for the method."""
 
     method: str = DEFAULT_METHOD
     init: Path | None = None
@@ -228,9 +231,56 @@ class SelfBlurSettings(TrainSettings, SelfBlurConfig):
         return value
 
 
+_OF_LEARNING = (
+    *("init", "minutes", "crop", "sampling", "rotations", "batch", "loaders", "threads"),
+    *("preview_every", "tensorboard", "seed", "devices", "precision"),
+)
+
+
+class RichardsonLucySettings(TrainSettings, RichardsonLucyConfig):
+    """Parameters of the method ``richardson-lucy``, for which nothing is trained.
+
+    Of those that all methods share, the window and its percentiles count, and `iterations`, which
+    are those of Richardson and Lucy. `device` is of no account, as chains of jobs give it to all.
+    """
+
+    config: ClassVar = RichardsonLucyConfig
+    meaningless: ClassVar = frozenset(_OF_LEARNING)
+
+    method: Literal["richardson-lucy"] = "richardson-lucy"
+    iterations: int = Field(10, ge=1, le=1000)
+    psf_voxel_size: VoxelSize | None = None
+
+    @field_validator(*_OF_LEARNING)
+    @classmethod
+    def _not_learned(cls, value: Any, info: ValidationInfo) -> Any:
+        name = str(info.field_name)
+        # What a file that was written by the program has there.
+        if value != cls.model_fields[name].default:
+            raise ValueError("richardson-lucy trains nothing, for which this means nothing")
+        return value
+
+    @model_validator(mode="after")
+    def _one_psf(self) -> Self:
+        if self.psf is None and self.axial_fwhm is None:
+            raise _refused(
+                {"axial_fwhm": ("richardson-lucy needs the PSF: this, in µm, or psf, a file", None)}
+            )
+        if self.psf is not None and (self.axial_fwhm is not None or self.lateral_fwhm):
+            raise _refused({"psf": ("is given besides a width; give one of them", str(self.psf))})
+        if self.psf is None and self.psf_voxel_size is not None:
+            text = "is that of psf, which is not given; leave it out"
+            raise _refused({"psf_voxel_size": (text, self.psf_voxel_size)})
+        if self.axial_fwhm is not None and self.axial_fwhm < self.lateral_fwhm:
+            text = f"the PSF is longest along z, and lateral_fwhm is {self.lateral_fwhm:g}"
+            raise _refused({"axial_fwhm": (text, self.axial_fwhm)})
+        return self
+
+
 METHODS: dict[str, type[TrainSettings]] = {
     "ot-cyclegan": OTCycleGANSettings,
     "self-blur": SelfBlurSettings,
+    "richardson-lucy": RichardsonLucySettings,
 }
 """The methods that can be trained, and their parameters."""
 

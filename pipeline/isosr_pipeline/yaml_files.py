@@ -16,11 +16,35 @@ from isosr_pipeline.explaining import explain
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_MERGE = "tag:yaml.org,2002:merge"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
+class _GivenTwiceError(yaml.YAMLError):
+    """A key is given twice, of which YAML's own reader keeps the last without a word."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Reads 12:00:00 as text, not as a number to the base of 60, and 1e-4 as a number."""
+    """Reads 12:00:00 as text, not as a number to the base of 60, and 1e-4 as a number.
+
+    Keys that are given twice are errors.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping whose keys all differ."""
+        # Where it is constructed keys may come twice: those that it merges (<<), and its own.
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            line = key.start_mark.line + 1
+            if (first := lines.get((key.tag, key.value))) is not None:
+                raise _GivenTwiceError(
+                    f"line {line}: {key.value} is given twice, first in line {first}; keep one"
+                )
+            lines[key.tag, key.value] = line
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -60,7 +84,7 @@ def read_yaml(
     MissingInputError
         When there is no such file.
     InputError
-        When it is not valid; the message names the key.
+        When it is not valid; the message names the key, and the line of one that is given twice.
     """
     content = _loaded(path, what)
     try:
@@ -109,6 +133,8 @@ def _loaded(path: Path, what: str) -> dict[Any, Any]:
         raise MissingInputError(f"{path} does not exist; give {what} (YAML)")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe one
+    except _GivenTwiceError as error:
+        raise InputError(f"{path}, {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):

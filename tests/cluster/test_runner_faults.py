@@ -42,7 +42,7 @@ def fail_twice(folder: str, item: int) -> int:
 
 def test_what_fails_waits_and_the_others_go_on(client, tmp_path):
     function = partial(fail_twice, str(tmp_path))
-    outcomes = run_tasks(client, function, range(60), waits=(0.3, 0.3), may_pass=bool)
+    outcomes = run_tasks(client, function, range(60), waits=(1.0, 1.0), may_pass=bool)
     order = [outcome.value for outcome in outcomes]
     assert sorted(order) == list(range(60))
     assert order[-1] == POISON

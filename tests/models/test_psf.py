@@ -86,7 +86,7 @@ def test_the_kernel_of_a_deep_linear_blur_is_read(save):
     blur = DeepLinear3d(4)
     put_gaussian(blur, (5.0, 4.0, 4.5))
     learned = learned_blur(save(blur))
-    assert learned.linear
+    assert learned.kind == "deep-linear"
     assert learned.voxel_size == 0.5
     assert learned.kernel.shape == (13, 13, 13)
     assert learned.kernel.sum() == pytest.approx(1, abs=1e-3)
@@ -108,7 +108,7 @@ def test_the_response_of_a_unet_is_that_to_a_point_on_its_background(save):
         for _ in range(60):
             blur(0.5 * torch.rand(1, 1, 32, 32, 32))
     learned = learned_blur(save(blur))
-    assert not learned.linear
+    assert learned.kind == "unet"
     assert learned.background == pytest.approx(0.25, abs=0.03)
     assert learned.kernel.shape == (25, 25, 25)
     assert learned.kernel[12, 12, 12] == pytest.approx(1, abs=1e-5)

@@ -12,15 +12,21 @@ import pytest
 import tifffile
 import yaml
 
+from isosr_cluster.slurm.commands import Job
 from isosr_cluster.slurm.scripts import BEGINS
 from isosr_cluster.slurm.site import Site
+from isosr_pipeline.batch.chains import Chain, Terms, script_of
+from isosr_pipeline.batch.entries import Entry
 from isosr_pipeline.batch.freezing import brain_copy, freeze, frozen_text
 from isosr_pipeline.batch.lanes import Lanes
 from isosr_pipeline.batch.logs import ending, last_error
 from isosr_pipeline.batch.records import locked
+from isosr_pipeline.batch.submitting import _begin, as_begun
+from isosr_pipeline.batch.turns import own_turn
 from isosr_pipeline.brain import read_brain
 from isosr_pipeline.errors import BusyError, InputError
 from isosr_pipeline.site_files import read_site
+from isosr_pipeline.steps.run import STEPS
 
 SITE = """
 account: lab7
@@ -280,7 +286,7 @@ def test_a_brain_that_cannot_be_read_does_not_hide_the_others(isosr, brain, tmp_
         path.parent.mkdir(parents=True)
         path.write_text("{")
     path.rename(path.with_suffix(".safetensors"))
-    assert isosr("status", *files) == 0
+    assert isosr("status", *files) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[:3]] == [
         [x, "unreadable"] for x in ("record", "store", "model")
@@ -290,11 +296,53 @@ def test_a_brain_that_cannot_be_read_does_not_hide_the_others(isosr, brain, tmp_
     for name, line in zip(("jobs.json", "volume.zarr", "model"), told, strict=True):
         assert name in line
 
-    assert isosr("status", *files, "--json") == 0
+    assert isosr("status", *files, "--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert [one["state"] for one in found] == ["unreadable"] * 3 + ["not begun"]
     assert "jobs.json is damaged" in found[0]["problem"]
+    assert isosr("status", *files[:3]) == 2
     assert isosr("status", files[1]) == 2
+
+
+def test_a_brain_file_that_cannot_be_read_does_not_hide_the_others(isosr, brain, tmp_path, capsys):
+    good, bad, gone = brain("good"), brain("bad", sauce="a.tif"), tmp_path / "gone.yaml"
+    twice = brain("twice", output="out/good")
+    files = [bad, good, gone, twice]
+    assert isosr("status", *files) == 1
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert [line.split() for line in lines[:4]] == [
+        [str(bad), "unreadable"],
+        ["good", "convert", "not", "begun"],
+        [str(gone), "unreadable"],
+        [str(twice), "unreadable"],
+    ]
+    assert f"  error      {bad}: sauce: is not known; did you mean source" in shown
+    assert f"  error      {gone} does not exist" in shown
+    assert f"which is that of {good} too" in shown
+
+    assert isosr("status", *files, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["state"], one["output"] is None) for one in found] == [
+        ("unreadable", True),
+        ("not begun", False),
+        ("unreadable", True),
+        ("unreadable", True),
+    ]
+    assert isosr("status", bad, gone) == 2
+    assert "unreadable" in capsys.readouterr().out
+    assert isosr("status", bad) == 2
+    assert capsys.readouterr().err.startswith(f"isosr-pipeline: {bad}: sauce")
+
+
+def test_a_line_of_a_table_that_cannot_be_read_does_not_hide_the_others(isosr, tmp_path, capsys):
+    template, table = tmp_path / "batch.yaml", tmp_path / "brains.csv"
+    template.write_text("source: a.tif\noutput: out/${brain}\nworkers: ${workers}\n")
+    table.write_text("brain,workers\na,none\nb,2\n")
+    assert isosr("status", "--template", template, "--table", table) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("  ")[0] == f"{table}, line 2"
+    assert lines[1].split() == ["b", "convert", "not", "begun"]
 
 
 def test_status_of_brains_works_without_slurm(isosr, brain, tmp_path, capsys):
@@ -331,3 +379,61 @@ def test_status_of_brains_works_without_slurm(isosr, brain, tmp_path, capsys):
     assert "jobs.json is damaged or of another version" in capsys.readouterr().err
     assert isosr("cancel", files[1]) == 1
     assert "squeue is not on the path" in capsys.readouterr().err
+
+
+def test_one_submission_at_a_time_counts_brains_in_flight(
+    isosr, brain, site, tmp_path, monkeypatch, capsys
+):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    file = brain("one")
+    command = ("submit", file, "--site", site)
+    with own_turn():
+        assert isosr(*command, "--max-brains", 1) == 2
+        assert "another submission with --max-brains runs now" in capsys.readouterr().err
+        # Without, nothing is counted. There is no SLURM to ask for jobs.
+        assert isosr(*command) == 1
+        assert "squeue is not on the path" in capsys.readouterr().err
+    assert isosr(*command, "--max-brains", 1) == 1
+    assert "squeue is not on the path" in capsys.readouterr().err
+    assert list(cache.rglob("*")) == [cache / "isosr-pipeline"]
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert isosr(*command, "--max-brains", 1) == 2
+    assert "the lock of --max-brains lies there: XDG_CACHE_HOME" in capsys.readouterr().err
+
+
+def test_what_is_submitted_later_is_as_what_was_submitted_first(brain, site, tmp_path):
+    """A submission that was interrupted after its first job, and the brain's terms since."""
+    file = brain("one")
+    described = read_site(site)
+
+    def entry() -> Entry:
+        return Entry("one.yaml", read_brain(file))
+
+    first = Chain(entry(), STEPS, {})
+    (tmp_path / "out" / "one" / "jobs").mkdir(parents=True)
+    _begin(first, Terms(described, site, workers=3))
+    convert = Job(7, "RUNNING", "0:01", "1:00", "n1", "", f"{entry().tag}:convert", "convert-one")
+
+    def completed(terms: Terms) -> tuple[Entry, Terms, list[str]]:
+        said: list[str] = []
+        record = _begin(Chain(entry(), STEPS, {"convert": convert}), terms)
+        return *as_begun(entry(), terms, record, said.append), said
+
+    _, found, said = completed(Terms(described, site))
+    assert (found.workers, said) == (3, [])
+    _, found, said = completed(Terms(described, site, workers=3))
+    assert (found.workers, said) == (3, [])
+
+    brain("one", restore={"block": 64}, workers=5, cluster="site.yaml")
+    site.write_text(SITE.replace("restarts: 3", "restarts: 4"))
+    now, found, (told,) = completed(Terms(read_site(site), site))
+    assert (found.workers, found.site, now.brain.restore.block) == (3, described, "auto")
+    assert "what differs now does not count: the brain file, the site file, workers (now 5" in told
+    assert "--workers 3 &" in script_of(now, "restore", found)
+
+    # Once none of its jobs is left, the brain is as its file says.
+    record = _begin(Chain(entry(), STEPS, {}), Terms(read_site(site), site))
+    assert record.workers == 5

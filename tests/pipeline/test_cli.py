@@ -46,6 +46,18 @@ def test_simulate_writes_what_convert_reads(isosr, tmp_path, capsys):
     assert isosr("simulate", out, *options, "--overwrite") == 0
 
 
+def test_simulated_beads_are_as_wide_as_published_unless_told_otherwise(isosr, tmp_path):
+    made = [tmp_path / f"{i}.tif" for i in range(3)]
+    beads = ["--scene", "beads", "--shape", 32]
+    widths = ["--lateral-fwhm-um", 1.98, "--axial-fwhm-um", 3.91]
+    assert isosr("simulate", made[0], *beads) == 0
+    assert isosr("simulate", made[1], *beads, *widths) == 0
+    assert isosr("simulate", made[2], *beads, "--axial-fwhm-um", 6) == 0
+    usual, published, wider = map(tifffile.imread, made)
+    np.testing.assert_array_equal(usual, published)
+    assert not np.array_equal(usual, wider)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -57,6 +69,8 @@ def test_simulate_writes_what_convert_reads(isosr, tmp_path, capsys):
         (["simulate", "x.tif", "--shape", "4000"], "need .* GB of memory, .*smaller --shape"),
         (["simulate", "x.tif", "--seed", "-1"], "--seed: "),
         (["simulate", "x.tif", "--photons", "inf"], "--photons: .*finite"),
+        (["simulate", "x.tif", "--axial-fwhm-um", "1"], "--axial-fwhm-um: .*longest along z"),
+        (["simulate", "x.tif", "--stripes", "1"], "--stripes: .*less than 1"),
         (["convert", "gone", "x.zarr", "--voxel-size", "inf"], "--voxel-size: .*finite"),
         (["restore", "a", "b", "c", "--window", "0,inf"], "--window: .*finite"),
         (["convert", "gone", "x.zarr"], "gone does not exist"),
@@ -190,8 +204,8 @@ def test_interrupted_commands_advise_what_they_have(
     assert ("--resume" in shown) == (command[0] == "convert")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_convert_exits_75_and_resumes(tmp_path, number):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_convert_exits_75_and_resumes(tmp_path, number, hangups):
     rng = np.random.default_rng(0)
     source, out = tmp_path / "source.tif", tmp_path / "out.zarr"
     voxels = rng.integers(0, 60000, (96, 96, 96), dtype=np.uint16)

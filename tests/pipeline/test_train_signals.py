@@ -35,7 +35,7 @@ OPTIONS = [
 
 
 @pytest.fixture
-def training(make_store, tmp_path):
+def training(make_store, tmp_path, hangups):
     """A training with loaders, as a group of processes of its own, that has taken a few steps."""
     voxels = np.random.default_rng(0).gamma(2, 300, (36, 40, 44)).astype(np.uint16)
     model = tmp_path / "model"
@@ -51,9 +51,10 @@ def training(make_store, tmp_path):
         process.wait()
 
 
-def test_a_signal_to_all_processes_saves_and_can_be_resumed(training):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_all_processes_saves_and_can_be_resumed(training, number):
     process, model = training
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number)
     assert process.wait() == 75
     assert (model / CHECKPOINT).exists()
     assert read_progress(model).iterations >= 3

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import BaseModel, ConfigDict
 
@@ -11,6 +13,11 @@ class Described(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     value: int | float | str | bool | list[str] | None = None
+
+
+class Merged(BaseModel):
+    first: dict[str, Any]
+    merged: dict[str, int]
 
 
 def read(tmp_path, text, **variables):
@@ -52,6 +59,29 @@ def test_variables_are_replaced_and_come_before_those_of_the_environment(tmp_pat
     assert read(tmp_path, "value: ['${PLACE}', b]", PLACE="/own") == ["/own", "b"]
     with pytest.raises(InputError, match=r"\$\{NOWHERE\} is not set"):
         read(tmp_path, "value: ${NOWHERE}")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("value: 1\nvalue: 2", 2, "value"),
+        ("value: 1\n# between\n'value': 1", 3, "value"),
+        ("value:\n  - {a: 1, b: 2, a: 3}", 2, "a"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused_with_its_line(tmp_path, text, line, key):
+    expected = rf"file.yaml, line {line}: {key} is given twice, first in line [12]; keep one"
+    with pytest.raises(InputError, match=expected):
+        read(tmp_path, text)
+
+
+def test_what_a_mapping_merges_may_be_given_anew(tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text("""
+first: {second: {third: &base {<<: {x: 1, y: 1}, y: 2}}}
+merged: {<<: *base, x: 3}
+""")
+    assert read_yaml(path, Merged, "a file").merged == {"x": 3, "y": 2}
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,12 @@ def slurm() -> Iterator[Slurm]:
 
 
 @pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Submissions that count brains must not wait for those of this machine's user."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.with_name(f"{tmp_path.name}-cache")))
+
+
+@pytest.fixture(autouse=True)
 def _nothing_left(slurm: Slurm) -> Iterator[None]:
     yield
     slurm.reset()

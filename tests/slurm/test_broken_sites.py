@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from faults import assert_identical
 from harness import CPUS, GPUS, NODES
 from restoring import JOB, jobs_of_workers, restoring, shown_by, site_file
@@ -91,6 +92,8 @@ def test_a_walltime_that_no_job_may_have_is_said_and_not_waited_for(
         assert commands.time_limit(None) is None
         with pytest.raises(SlurmError, match="no partition nowhere"):
             commands.time_limit("nowhere")
+        assert commands.time_limit("high,debug") is None
+        _assert_refused_at_once(isosr, stage, tmp_path, capsys)
         site = site_file(tmp_path / "site.yaml", cpu={**JOB, "partition": "high"})
         assert isosr(*restoring(stage, tmp_path / "out.zarr", site)) == 1
         assert "never begin: PartitionTimeLimit, says SLURM of job" in capsys.readouterr().err
@@ -100,6 +103,32 @@ def test_a_walltime_that_no_job_may_have_is_said_and_not_waited_for(
     finally:
         slurm.run("scontrol", "update", "PartitionName=high", "MaxTime=INFINITE")
     assert not jobs_of_workers()
+
+
+def _assert_refused_at_once(isosr, stage, folder, capsys) -> None:
+    """Jobs that train or lead, and would wait for ever, are not submitted."""
+    short = {key: value for key, value in JOB.items() if key != "workers"}
+    long = {**short, "partition": "high"}
+    too_long = "walltime is 0-00:10:00, and the partition allows 0-00:05:00"
+    site = site_file(folder / "site.yaml", cpu=long)
+    before = commands.find_jobs().keys()
+    training = ("--iterations", 1, "--device", "cpu", "--cluster", site)
+    assert isosr("train", stage.cube, folder / "model", *training) == 1
+    assert f"cpu.{too_long}" in capsys.readouterr().err
+    brain = folder / "brain.yaml"
+    train = {"iterations": 1, "device": "cpu"}
+    brain.write_text(yaml.safe_dump({"source": str(stage.cube), "output": "out", "train": train}))
+    for described, section in (
+        ({"cpu": long, "driver": short}, "cpu"),
+        ({"driver": long}, "driver"),
+    ):
+        site_file(site, **described)
+        assert isosr("submit", brain, "--site", site) == 1
+        shown = capsys.readouterr().err
+        assert f"nothing is submitted: the job for convert of {brain}" in shown
+        assert f"{section}.{too_long}" in shown
+    assert list_of(folder) == ["brain.yaml", "site.yaml"]
+    assert commands.find_jobs().keys() == before
 
 
 def test_folders_may_have_any_name(slurm, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ def live(ending: str) -> dict[int, commands.Job]:
 
 
 def test_a_training_is_found_again_and_waited_for(
-    slurm, runs, pace: Pace, make_store, tmp_path: Path
+    slurm, runs, pace: Pace, make_store, tmp_path: Path, hangups
 ):
     voxels = np.random.default_rng(0).gamma(2, 300, (36, 40, 44)).astype(np.uint16)
     pace.slow(0.3)
@@ -40,7 +40,10 @@ def test_a_training_is_found_again_and_waited_for(
     until((model / "losses.csv").exists, "the job trains", first)
     (number,) = live(":train")
     # Its terminal is lost.
-    first.kill()
+    first.send_signal(signal.SIGHUP)
+    shown = shown_by(first)
+    assert first.returncode == 75, shown
+    assert f"the terminal is gone, and job {number} trains on" in shown
     again = runs(*command, "--resume")
     lines = [again.stdout.readline() for _ in range(3)]
     assert f"job {number} trains {model} already, and is waited for" in lines[0], lines
@@ -78,6 +81,26 @@ def test_what_run_leaves_is_cancelled_with_the_brain(isosr, slurm, runs, tmp_pat
     assert isosr("cancel", brain) == 0
     assert f"a: ended job {train} (train, pending)" in capsys.readouterr().out
     assert not live("")
+
+
+def test_cancel_stops_a_run_that_would_replace_what_is_cancelled(
+    isosr, slurm, runs, tmp_path, capsys
+):
+    site_file(tmp_path / "site.yaml", cpu=HELD)
+    assert isosr("simulate", tmp_path / "a.tif", "--shape", 40) == 0
+    brain = tmp_path / "brain.yaml"
+    content = {"source": "a.tif", "output": "out/a", "cluster": "site.yaml"}
+    brain.write_text(yaml.safe_dump({**content, "train": {"iterations": 2, "device": "cpu"}}))
+    run = runs("run", brain)
+    until(lambda: bool(live(":worker")), "a job waits", run)
+    assert isosr("cancel", brain) == 0
+    told = capsys.readouterr().out
+    assert f"a: process {run.pid}, which leads its jobs, is asked to stop" in told
+    assert not live("")
+    shown = shown_by(run)
+    assert run.returncode == 75, shown
+    assert not live("")
+    assert not list(tmp_path.glob("out/a/.leader"))
 
 
 def left_by_run(runs, brain: Path, ending: str) -> int:

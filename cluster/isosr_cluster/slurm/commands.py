@@ -37,7 +37,7 @@ _ENDED = {
     "TIMEOUT",
 }
 _HABITS = ("SBATCH_", "SQUEUE_", "SCANCEL_")
-_INHERITED = ("SLURM_RESTART_COUNT",)
+_INHERITED = ("SLURM_RESTART_COUNT", "SLURM_JOB_START_TIME", "SLURM_JOB_END_TIME")
 _NUMBER = re.compile(r"(?P<number>\d+)(?:;\S+)?")
 _COLUMNS = ("%A", "%T", "%M", "%l", "%N", "%r", "%k", "%j")
 _BETWEEN = "\x1f"
@@ -128,7 +128,8 @@ def time_limit(partition: str | None) -> int | None:
     Parameters
     ----------
     partition : str or None
-        None: SLURM's default.
+        Or several, with commas between them, of which the most generous counts. None: SLURM's
+        default.
 
     Raises
     ------
@@ -137,13 +138,13 @@ def time_limit(partition: str | None) -> int | None:
     """
     asked = ["--partition", partition] if partition else []
     told = _patiently(["sinfo", "--noheader", "--format=%P|%l", *asked])
-    for line in told.splitlines():
-        name, _, limit = line.partition("|")
-        if partition or name.endswith("*"):
-            return None if limit.strip() == "infinite" else _in_seconds(limit.strip())
-    if partition:
+    lines = [line.partition("|") for line in told.splitlines()]
+    limits = {limit.strip() for name, _, limit in lines if partition or name.endswith("*")}
+    if partition and not limits:
         raise SlurmError(f"SLURM knows no partition {partition}; sinfo names those there are")
-    return None
+    if not limits or "infinite" in limits:
+        return None
+    return max(map(_in_seconds, limits))
 
 
 def _in_seconds(limit: str) -> int:

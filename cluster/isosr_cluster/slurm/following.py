@@ -17,7 +17,11 @@ _MOST_UNKNOWN = 3
 
 
 def follow(
-    number: int, log: Path, say: Callable[[str], None], should_stop: Callable[[], bool]
+    number: int,
+    log: Path,
+    say: Callable[[str], None],
+    should_stop: Callable[[], bool],
+    should_leave: Callable[[], bool] = lambda: False,
 ) -> str | None:
     """Wait for the end of a job, and show what it logs meanwhile.
 
@@ -30,16 +34,20 @@ def follow(
         Shows a line.
     should_stop : callable
         Asked every few seconds; when true, the job is cancelled.
+    should_leave : callable
+        Asked before; when true, the job goes on, and is not waited for any more.
 
     Returns
     -------
     str or None
         How it has ended: its exit code and the signal that it was asked to stop by, or SLURM's
-        word for its state; None: it was cancelled from here.
+        word for its state; None: it was cancelled from here, or goes on.
     """
     shown = _Shown(log, say)
     unknown = looks = 0
     while True:
+        if should_leave():
+            return None
         if should_stop():
             commands.cancel([number])
             shown.more()

@@ -25,6 +25,7 @@ from isosr_cluster.slurm.site import Site, Workers
 _SECONDS_WITHOUT_DRIVER = 60
 """A worker whose driver is gone leaves after this time, so that no job idles on."""
 
+_REMEMBERING = "isosr_cluster.slurm.remembering"
 _PINNING = "isosr_cluster.slurm.pinning"
 
 
@@ -99,7 +100,8 @@ def job_options(
     """
     pinned = jobs.gpus and jobs.per_job > 1
     # A dashboard would be open to everyone on the network.
-    further = ["--no-dashboard", *(["--preload-nanny", _PINNING] if pinned else [])]
+    further = ["--no-dashboard", "--preload-nanny", _REMEMBERING]
+    further += ["--preload-nanny", _PINNING] if pinned else []
     return {
         # To Dask, cores are tasks at a time; what SLURM is asked for stands in the directives.
         "cores": threads * jobs.per_job,
@@ -151,7 +153,8 @@ def _directives(site: Site, jobs: Workers, name: str, comment: str, logs: Path) 
 
 
 def _prologue(site: Site, jobs: Workers) -> Iterator[str]:
-    yield f"export {ENDS_AT}=$(( $(date +%s) + {jobs.walltime} ))"
+    # SLURM knows best, where it says so: it may have given less than was asked for.
+    yield f"export {ENDS_AT}=${{SLURM_JOB_END_TIME:-$(( $(date +%s) + {jobs.walltime} ))}}"
     variables = {**MALLOC, **threads_of(max(1, jobs.cores // jobs.per_job))}
     yield from (f"export {name}={value}" for name, value in variables.items())
     # A worker that was paused for its memory would stay so.

@@ -26,6 +26,7 @@ Kind = Literal["cpu", "gpu"]
 _MEMORY = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT])(?:i?B)?", re.IGNORECASE)
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _WALLTIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,4}):(?P<minutes>\d\d):(?P<seconds>\d\d)")
+_TIME = re.compile(r"[\"']?(?:--time(?:-min)?(?:=.*)?|-t.*)")
 _LEAST_WALLTIME = 60
 _MIB = 2**20
 
@@ -85,8 +86,20 @@ Walltime = Annotated[
 ]
 """Seconds, from ``"12:00:00"`` or ``"2-00:00:00"``."""
 
+
+def _directive(value: str) -> str:
+    """Refuse what would give a job another walltime than the one that is reckoned with."""
+    for word in _one_line(value).split():
+        if _TIME.fullmatch(word):
+            raise ValueError(f"{word} is what walltime is for; give that instead")
+    return value
+
+
 Line = Annotated[str, AfterValidator(_one_line)]
 """Text that fits into a line of a script."""
+
+Directive = Annotated[str, AfterValidator(_directive)]
+"""An option of ``sbatch``, but not that of the walltime."""
 
 Word = Annotated[str, Field(pattern=r"^[^\s'\"\\$`;&|<>#]+$")]
 """Text without blanks or characters that mean something to a shell."""
@@ -112,7 +125,7 @@ class Resources(_Described):
     walltime : int
         Seconds; in a file, ``12:00:00`` or ``2-00:00:00``.
     directives : list of str
-        Further options of ``sbatch``, such as ``--exclude=node7``.
+        Further options of ``sbatch``, such as ``--exclude=node7``; none for the walltime.
     """
 
     partition: Word | None = None
@@ -124,7 +137,7 @@ class Resources(_Described):
     gpus: NonNegativeInt = 0
     gpu_type: Word | None = None
     walltime: Walltime
-    directives: list[Line] = []
+    directives: list[Directive] = []
 
     @model_validator(mode="after")
     def _typed(self) -> Resources:
@@ -211,7 +224,7 @@ class Site(_Described):
     interface: Word | None = None
     scratch: Line | None = None
     setup: list[Line] = []
-    directives: list[Line] = []
+    directives: list[Directive] = []
     python: Line | None = None
     encrypted: bool = True
     notice: Annotated[int, Field(ge=10, le=3600)] = 120
@@ -247,6 +260,11 @@ class Site(_Described):
         few = {"cores": min(like.cores, 2), "memory": min(like.memory, 8 * 2**30)}
         fields = like.model_dump(include=set(Resources.model_fields))
         return Resources.model_construct(**{**fields, **few, "gpus": 0, "gpu_type": None})
+
+    @property
+    def leading_section(self) -> Literal["driver", "cpu", "gpu"]:
+        """The section of the site file that `leading` is from."""
+        return "driver" if self.driver else "cpu" if self.cpu else "gpu"
 
     def workers(self, kind: Kind) -> Workers | None:
         """Return what jobs of workers of a kind ask for; None where the site has none."""

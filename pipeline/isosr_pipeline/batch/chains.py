@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,6 +142,42 @@ def resources_of(step: Step, brain: Brain, site: Site) -> Resources:
     return site.leading
 
 
+def jobs_of(step: Step, brain: Brain, terms: Terms) -> Iterator[tuple[str, Resources]]:
+    """Yield what all jobs of a step ask for, its workers' too, with the site file's sections.
+
+    Parameters
+    ----------
+    step : str
+    brain : Brain
+    terms : Terms
+
+    Raises
+    ------
+    InputError
+        When the site has no jobs for the device that the brain asks for.
+    """
+    site = terms.site
+    if step == "train":
+        yield kind_for(brain.train.device, site), resources_of(step, brain, site)
+        return
+    yield site.leading_section, site.leading
+    kind = kind_for(brain.restore.device, site) if step == "restore" else "cpu"
+    workers = site.workers(kind)
+    if terms.cluster is None and workers is not None:
+        yield kind, workers
+
+
+def workers_of(brain: Brain, terms: Terms) -> int | None:
+    """Return how many workers are asked for; None: as the site says.
+
+    Parameters
+    ----------
+    brain : Brain
+    terms : Terms
+    """
+    return terms.workers or _workers_elsewhere(brain)
+
+
 def _workers_elsewhere(brain: Brain) -> int | None:
     """Return how many workers a brain asks for, unless it means processes of one machine."""
     return None if brain.cluster == LOCAL else brain.workers
@@ -187,7 +223,7 @@ def script_of(entry: Entry, step: Step, terms: Terms, after: Sequence[str] = ())
         command += ["--cluster", LOCAL]
     else:
         command += ["--cluster", terms.cluster or str(site_copy(output))]
-        workers = terms.workers or _workers_elsewhere(entry.brain)
+        workers = workers_of(entry.brain, terms)
         command += ["--workers", str(workers)] if workers else []
     driver = Driver(
         name=job_name(entry, step),

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from isosr_cluster.errors import ClusterConfigError, SlurmError
 from isosr_cluster.slurm import commands
+from isosr_cluster.slurm.limits import refuse_too_long
 from isosr_cluster.slurm.site import Resources
 from isosr_models.errors import ModelError
 from isosr_models.model_folder import read_description
-from isosr_pipeline.batch.chains import Chain, Terms, resources_of, script_of
+from isosr_pipeline.batch.chains import Chain, Terms, jobs_of, resources_of, script_of
 from isosr_pipeline.batch.entries import refuse
 from isosr_pipeline.batch.freezing import brain_copy, frozen_text
 from isosr_pipeline.engine.output import check_output
 from isosr_pipeline.errors import InputError, MissingInputError, ResumeError
+from isosr_pipeline.leading import find_leader
 from isosr_pipeline.paths import check_creatable
 from isosr_pipeline.restoring.restoration import prepare as prepare_restoration
 from isosr_pipeline.resuming import is_begun
 from isosr_pipeline.sources import split_location
 from isosr_pipeline.steps.convert import prepare as prepare_conversion
 from isosr_pipeline.steps.restore import known_precision
-from isosr_pipeline.steps.run import check_inputs
+from isosr_pipeline.steps.run import Step, check_inputs
 
 
 def check_chains(chains: Sequence[Chain], terms: Terms) -> None:
@@ -80,6 +83,11 @@ def _check(chain: Chain, terms: Terms) -> None:
 
 def _check_live(chain: Chain) -> None:
     """Refuse to go on with what run has begun in jobs of a site: no copies were made for it."""
+    if (leader := find_leader(chain.entry.brain.output)) is not None:
+        raise InputError(
+            f"the command run is at work on this brain ({leader}); wait for it, or cancel the "
+            "brain first"
+        )
     if chain.live and not brain_copy(chain.entry.brain.output).is_file():
         jobs = ", ".join(f"{step} is job {job.id}" for step, job in chain.live.items())
         raise InputError(
@@ -109,7 +117,9 @@ def _check_complete(chain: Chain) -> None:
 
 
 def check_at_slurm(chains: Sequence[Chain], terms: Terms) -> None:
-    """Have SLURM tell whether it would take the jobs; those that ask for the same are asked once.
+    """Have SLURM tell whether it would take the jobs, and whether they could ever begin.
+
+    Those that ask for the same are asked about once; of workers it is the walltime alone.
 
     Parameters
     ----------
@@ -122,16 +132,32 @@ def check_at_slurm(chains: Sequence[Chain], terms: Terms) -> None:
         With SLURM's own message, naming the step.
     """
     asked: list[Resources] = []
-    for chain in chains:
-        for step in chain.missing:
-            resources = resources_of(step, chain.entry.brain, terms.site)
-            if resources in asked:
-                continue
+    for chain, step in _missing(chains):
+        resources = resources_of(step, chain.entry.brain, terms.site)
+        if resources not in asked:
             asked.append(resources)
-            try:
+            with _naming(chain, step, terms):
                 commands.check(script_of(chain.entry, step, terms))
-            except SlurmError as error:
-                raise SlurmError(
-                    f"nothing is submitted: the job for {step} of {chain.entry.label} would not "
-                    f"be taken with what {terms.path} asks for: {error}"
-                ) from error
+    sections: set[str] = set()
+    for chain, step in _missing(chains):
+        for section, job in jobs_of(step, chain.entry.brain, terms):
+            if section not in sections:
+                sections.add(section)
+                with _naming(chain, step, terms):
+                    refuse_too_long(terms.site, section, job)
+
+
+def _missing(chains: Sequence[Chain]) -> Iterator[tuple[Chain, Step]]:
+    return ((chain, step) for chain in chains for step in chain.missing)
+
+
+@contextmanager
+def _naming(chain: Chain, step: Step, terms: Terms) -> Iterator[None]:
+    """Name the step, and what asks for its jobs, in an error of SLURM's."""
+    try:
+        yield
+    except SlurmError as error:
+        raise SlurmError(
+            f"nothing is submitted: the job for {step} of {chain.entry.label} would not be taken "
+            f"with what {terms.path} asks for: {error}"
+        ) from error

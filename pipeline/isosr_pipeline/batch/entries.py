@@ -40,6 +40,22 @@ class Entry:
         return tag_of(self.brain.output)
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A brain of a batch that is not described in a way that can be read.
+
+    Parameters
+    ----------
+    label : str
+        Where it is described: a file, or a line of a table.
+    problem : str
+        Why it can't be read.
+    """
+
+    label: str
+    problem: str
+
+
 def read_entries(files: Sequence[Path], template: Path | None, table: Path | None) -> list[Entry]:
     """Read all brains of a batch.
 
@@ -55,24 +71,47 @@ def read_entries(files: Sequence[Path], template: Path | None, table: Path | Non
     InputError
         Naming every brain that can't be read, or that has the output of another one.
     """
-    read, problems = [], []
+    found = read_each(files, template, table)
+    refuse([one.problem for one in found if isinstance(one, Unreadable)])
+    return [one for one in found if isinstance(one, Entry)]
+
+
+def read_each(
+    files: Sequence[Path], template: Path | None, table: Path | None
+) -> list[Entry | Unreadable]:
+    """Read all brains of a batch; one that can't be read does not hide the others.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        Brain files.
+    template, table : Path or None
+        In place of files: a brain file with variables, and the CSV file with their values.
+
+    Raises
+    ------
+    InputError
+        When the template or the table can't be read.
+    """
+    found: list[Entry | Unreadable] = []
+    seen: dict[str, str] = {}
     for label, path, variables in _sources(files, template, table):
         try:
-            read.append(Entry(label, read_brain(path, variables)))
+            entry = Entry(label, read_brain(path, variables))
         except InputError as error:
-            problems.append(str(error) if label == str(path) else f"{label}: {error}")
-    refuse(problems)
-    seen: dict[str, str] = {}
-    for entry in read:
+            problem = str(error) if label == str(path) else f"{label}: {error}"
+            found.append(Unreadable(label, problem))
+            continue
         if entry.tag in seen:
-            refuse(
-                [
-                    f"{entry.label}: output is {entry.brain.output}, which is that of "
-                    f"{seen[entry.tag]} too; give each brain once, and an output of its own"
-                ]
+            problem = (
+                f"{label}: output is {entry.brain.output}, which is that of {seen[entry.tag]} too; "
+                "give each brain once, and an output of its own"
             )
-        seen[entry.tag] = entry.label
-    return read
+            found.append(Unreadable(label, problem))
+            continue
+        seen[entry.tag] = label
+        found.append(entry)
+    return found
 
 
 def refuse(problems: Sequence[str]) -> None:

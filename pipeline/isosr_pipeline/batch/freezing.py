@@ -62,11 +62,36 @@ def freeze(brain: Brain, site: Site) -> None:
         Its folder of jobs is there.
     site : Site
     """
+    plain = _as_jobs_read_it(brain, site)
+    for path, described in ((brain_copy(brain.output), plain), (site_copy(brain.output), site)):
+        write_durably(path, frozen_text(described, str(path)).encode())
+
+
+def changed_since(brain: Brain, site: Site, frozen: Brain, frozen_site: Site) -> list[str]:
+    """Return which of the files of a chain have changed since its jobs were first submitted.
+
+    Parameters
+    ----------
+    brain : Brain
+    site : Site
+        As their files say now.
+    frozen : Brain
+    frozen_site : Site
+        The copies that the jobs read.
+    """
+    try:
+        same = _as_jobs_read_it(brain, frozen_site) == frozen
+    except InputError:
+        # It asks for what that site never had.
+        same = False
+    changed = [] if same else ["the brain file"]
+    return changed if site == frozen_site else [*changed, "the site file"]
+
+
+def _as_jobs_read_it(brain: Brain, site: Site) -> Brain:
     update: dict[str, Any] = {"cluster": "local", "workers": None}  # its jobs are told both
     if brain.model is None:
         # A job with GPUs that sees none shall say so, instead of using the CPU.
         device = "cuda" if kind_for(brain.train.device, site, "train.device") == "gpu" else "cpu"
         update["train"] = brain.train.model_copy(update={"device": device})
-    plain = brain.model_copy(update=update)
-    for path, described in ((brain_copy(brain.output), plain), (site_copy(brain.output), site)):
-        write_durably(path, frozen_text(described, str(path)).encode())
+    return brain.model_copy(update=update)

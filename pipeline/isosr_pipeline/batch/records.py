@@ -59,6 +59,8 @@ class ChainRecord(_Recorded):
         The file that describes it.
     submitted : datetime
         When the chain was last submitted.
+    workers : int or None
+        Worker processes that were asked for; None: as the site says.
     jobs : tuple of JobRecord
     """
 
@@ -66,6 +68,7 @@ class ChainRecord(_Recorded):
     brain: str
     site: str
     submitted: datetime
+    workers: int | None = None
     jobs: tuple[JobRecord, ...] = ()
 
     def job(self, step: str) -> JobRecord | None:

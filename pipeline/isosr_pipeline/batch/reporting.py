@@ -14,7 +14,7 @@ from isosr_cluster.slurm.commands import Job
 from isosr_cluster.slurm.scripts import log_of
 from isosr_models.errors import ModelError
 from isosr_pipeline.batch.chains import log_path, step_of
-from isosr_pipeline.batch.entries import Entry
+from isosr_pipeline.batch.entries import Entry, Unreadable
 from isosr_pipeline.batch.logs import ending, last_error
 from isosr_pipeline.batch.records import ChainRecord, read_record
 from isosr_pipeline.errors import InputError
@@ -38,7 +38,7 @@ FAILURES: tuple[JobState, ...] = ("failed", "timed out", "unknown")
 """States of jobs whose logs tell what went wrong."""
 
 UNREADABLE = "unreadable"
-"""State of a brain some file of which is damaged."""
+"""State of a brain whose description can't be read, or some file of which is damaged."""
 
 
 class JobReport(BaseModel):
@@ -91,8 +91,9 @@ class BrainReport(BaseModel):
     Attributes
     ----------
     name, label : str
-        Its name, and where it is described.
-    output : Path
+        Its name, and where it is described; both the latter where that can't be read.
+    output : Path or None
+        None where its description can't be read.
     step : str or None
         The first that is not complete; None: all are.
     state : str
@@ -108,7 +109,7 @@ class BrainReport(BaseModel):
 
     name: str
     label: str
-    output: Path
+    output: Path | None
     step: str | None
     state: str
     steps: list[StepReport]
@@ -132,31 +133,39 @@ def known_jobs() -> tuple[dict[int, Job], str]:
         return {}, f"SLURM does not say how jobs are ({error}); this is from files alone"
 
 
-def report_brains(entries: Iterable[Entry], jobs: Mapping[int, Job]) -> list[BrainReport]:
+def report_brains(
+    entries: Iterable[Entry | Unreadable], jobs: Mapping[int, Job]
+) -> list[BrainReport]:
     """Say how far many brains have come; one that can't be read does not hide the others.
 
     Parameters
     ----------
-    entries : iterable of Entry
+    entries : iterable of Entry or Unreadable
     jobs : mapping of int to Job
         Of this user.
     """
     return [_report_or_problem(entry, jobs) for entry in entries]
 
 
-def _report_or_problem(entry: Entry, jobs: Mapping[int, Job]) -> BrainReport:
-    try:
-        return report_brain(entry, jobs)
-    except (InputError, ModelError, OSError) as error:
-        return BrainReport(
-            name=entry.name,
-            label=entry.label,
-            output=entry.brain.output,
-            step=None,
-            state=UNREADABLE,
-            steps=[],
-            problem=str(error),
-        )
+def _report_or_problem(entry: Entry | Unreadable, jobs: Mapping[int, Job]) -> BrainReport:
+    name, output = entry.label, None
+    if isinstance(entry, Entry):
+        name, output = entry.name, entry.brain.output
+        try:
+            return report_brain(entry, jobs)
+        except (InputError, ModelError, OSError) as error:
+            problem = str(error)
+    else:
+        problem = entry.problem
+    return BrainReport(
+        name=name,
+        label=entry.label,
+        output=output,
+        step=None,
+        state=UNREADABLE,
+        steps=[],
+        problem=problem,
+    )
 
 
 def report_brain(entry: Entry, jobs: Mapping[int, Job], now: float | None = None) -> BrainReport:

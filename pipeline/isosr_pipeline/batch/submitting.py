@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -19,10 +20,11 @@ from isosr_pipeline.batch.chains import (
     look,
     script_of,
     script_path,
+    workers_of,
 )
 from isosr_pipeline.batch.checking import check_at_slurm, check_chains
 from isosr_pipeline.batch.entries import Entry
-from isosr_pipeline.batch.freezing import brain_copy, freeze, site_copy
+from isosr_pipeline.batch.freezing import brain_copy, changed_since, freeze, site_copy
 from isosr_pipeline.batch.lanes import Lanes
 from isosr_pipeline.batch.records import (
     ChainRecord,
@@ -31,6 +33,7 @@ from isosr_pipeline.batch.records import (
     read_record,
     write_record,
 )
+from isosr_pipeline.batch.turns import own_turn
 from isosr_pipeline.brain import read_brain
 from isosr_pipeline.site_files import read_site
 from isosr_pipeline.steps.run import STEPS, Step
@@ -62,18 +65,19 @@ def submit_batch(
     SlurmError
         When SLURM would not take a job, in which case nothing is submitted, or does not answer.
     BusyError
-        When another process submits one of the brains now.
+        When another process submits one of the brains now, or any with `max_brains` as well.
     """
-    jobs = list(commands.find_jobs().values())
-    chains = [look(entry, jobs) for entry in entries]
-    check_chains(chains, terms)
-    check_at_slurm(chains, terms)
-    lanes = Lanes(max_brains, ends_of(jobs))
-    count = 0
-    for entry in entries:
-        with locked(entry.brain.output):
-            count += _submit(entry, terms, lanes, say)
-    return count
+    with own_turn() if max_brains else nullcontext():
+        jobs = list(commands.find_jobs().values())
+        chains = [look(entry, jobs) for entry in entries]
+        check_chains(chains, terms)
+        check_at_slurm(chains, terms)
+        lanes = Lanes(max_brains, ends_of(jobs))
+        count = 0
+        for entry in entries:
+            with locked(entry.brain.output):
+                count += _submit(entry, terms, lanes, say)
+        return count
 
 
 def planned_scripts(
@@ -121,9 +125,7 @@ def _submit(entry: Entry, terms: Terms, lanes: Lanes, say: Say) -> int:
         say(f"{entry.name}: {', '.join(done)} {'is' if len(done) == 1 else 'are'} complete")
     record = _begin(chain, terms)
     if chain.live:
-        # What its jobs read stays as it is while one of them may read it.
-        entry = replace(entry, brain=read_brain(brain_copy(entry.brain.output)))
-        terms = replace(terms, site=read_site(site_copy(entry.brain.output)))
+        entry, terms = as_begun(entry, terms, record, say)
     first = previous = str(chain.live[chain.last_live].id) if chain.live else None
     for step in chain.missing:
         after = _after(previous, lanes, known.values())
@@ -142,6 +144,35 @@ def _submit(entry: Entry, terms: Terms, lanes: Lanes, say: Say) -> int:
     return len(chain.missing)
 
 
+def as_begun(entry: Entry, terms: Terms, record: ChainRecord, say: Say) -> tuple[Entry, Terms]:
+    """Return a brain and terms as they were when its jobs in flight were submitted.
+
+    What they read stays as it is while one of them may read it, and what is submitted now is to
+    go on with them.
+
+    Parameters
+    ----------
+    entry : Entry
+    terms : Terms
+    record : ChainRecord
+    say : callable
+        Told of what is given otherwise now, and does not count.
+    """
+    output = entry.brain.output
+    brain, site = read_brain(brain_copy(output)), read_site(site_copy(output))
+    changed = changed_since(entry.brain, terms.site, brain, site)
+    workers = workers_of(entry.brain, terms)
+    if workers is not None and workers != record.workers:
+        before = record.workers or "those of the site file"
+        changed.append(f"workers (now {workers}, and {before} then)")
+    if changed:
+        say(
+            f"{entry.name}: is completed as its jobs in flight were submitted; what differs now "
+            f"does not count: {', '.join(changed)}; cancel the brain first to have that"
+        )
+    return replace(entry, brain=brain), replace(terms, site=site, workers=record.workers)
+
+
 def _begin(chain: Chain, terms: Terms) -> ChainRecord:
     """Write what the jobs read, and a record with those that are live."""
     output = chain.entry.brain.output
@@ -151,8 +182,11 @@ def _begin(chain: Chain, terms: Terms) -> ChainRecord:
         brain=chain.entry.name,
         site=str(terms.path.absolute()),
         submitted=now,
+        workers=workers_of(chain.entry.brain, terms),
         jobs=found.jobs if found else (),
     )
+    if chain.live and found is not None:
+        record = record.model_copy(update={"site": found.site, "workers": found.workers})
     for step, job in chain.live.items():
         if (one := record.job(step)) is None or one.id != job.id:
             record = record.with_job(_recorded(chain.entry, step, job.id))

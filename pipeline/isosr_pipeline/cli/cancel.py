@@ -16,13 +16,14 @@ from isosr_pipeline.cli.options import StepCommand
 def command(brains: tuple[Path, ...], template: Path | None, table: Path | None) -> None:
     """End the SLURM jobs of brains, with those of their workers, and wait until they have ended.
 
-    What is done is kept: submit goes on with it.
+    A process on this machine that leads such jobs from a terminal is asked to stop; one elsewhere
+    is named, and nothing ended. What is done is kept: submit goes on with it.
     """
     from isosr_pipeline.batch.cancelling import cancel_batch
     from isosr_pipeline.batch.entries import read_entries
 
     entries = read_entries(brains, template, table)
-    ended = cancel_batch(entries)
+    ended = cancel_batch(entries, click.echo)
     for entry in entries:
         jobs = ended[entry.label]
         if not jobs:

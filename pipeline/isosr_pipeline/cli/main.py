@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -62,21 +63,29 @@ def main() -> NoReturn:
     """Run the command line and exit."""
     # Imported here for the same reason as the commands: --help is quick.
     from isosr_pipeline.interrupts import interrupt_on_terminate
+    from isosr_pipeline.outlets import drop_lost_outlets
 
     interrupt_on_terminate()
     StepCommand.debugging = False
+    code = _exit_code()
+    drop_lost_outlets()
+    sys.exit(code)
+
+
+def _exit_code() -> int:
+    """Run the command that was given; return what it exits with."""
     try:
         status = group.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(BAD_INPUT)
+        return BAD_INPUT
     except (click.Abort, KeyboardInterrupt):
         # Before or after a command; those say themselves how to go on.
         _complain("interrupted; give the same command again")
-        sys.exit(RESUMABLE)
+        return RESUMABLE
     except Exception as error:  # noqa: BLE001 - the one place where errors become exit codes
-        sys.exit(_report(error))
-    sys.exit(status if isinstance(status, int) else DONE)
+        return _report(error)
+    return status if isinstance(status, int) else DONE
 
 
 def _report(error: Exception) -> int:
@@ -104,4 +113,6 @@ def _report(error: Exception) -> int:
 
 
 def _complain(message: str) -> None:
-    click.echo(f"isosr-pipeline: {message}", err=True)
+    # Where nobody reads it any more, the exit code still tells.
+    with suppress(OSError):
+        click.echo(f"isosr-pipeline: {message}", err=True)

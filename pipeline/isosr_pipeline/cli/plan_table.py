@@ -50,6 +50,9 @@ def _train_rows(plan: TrainPlan) -> _Rows:
     if plan.state == "complete":
         yield "", f"complete{_and(plan.detail)}"
         return
+    if plan.crop is None:
+        yield "", f"nothing to train: {plan.network}"
+        return
     ends = []
     if plan.iterations is not None:
         ends.append(f"{plan.iterations:,} iterations")

@@ -30,7 +30,7 @@ def batch_lines(reports: Sequence[BrainReport]) -> Iterator[str]:
     for report in reports:
         if report.state in _FAILED:
             yield ""
-            yield f"{report.name} ({report.label})"
+            yield report.name if report.name == report.label else f"{report.name} ({report.label})"
             for step in report.steps:
                 yield from step_lines(step)
             yield from _error_lines(report.problem)

@@ -16,7 +16,7 @@ from isosr_models.restorers import Restorer
 from isosr_pipeline.devices import choose_device
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box, Zyx, context
-from isosr_pipeline.restoring.models import IDENTITY, load
+from isosr_pipeline.restoring.models import IDENTITY, is_float32, load
 from isosr_pipeline.settings import Device, RestoreSettings
 
 SMALLEST_AUTO_BLOCK = 120
@@ -87,7 +87,7 @@ def _probe(model: str, device: Device, statistics: Statistics) -> Fit:
     chosen = choose_device(device)
     if model == IDENTITY:
         return Fit(None, 1.0, "32")
-    precision = native_precision(chosen)
+    precision = "32" if is_float32(model) else native_precision(chosen)
     if chosen.type != "cuda":
         return Fit(None, 1.0, precision)
     restorer = load(model, device, statistics, precision)

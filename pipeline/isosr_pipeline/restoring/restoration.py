@@ -10,10 +10,13 @@ from typing import Protocol
 
 import numpy as np
 
+from isosr_models.architectures import RichardsonLucyArchitecture
 from isosr_models.layers import Statistics
 from isosr_models.model_folder import Description, read_description
 from isosr_models.precision import Precision
 from isosr_models.restorers import NetworkRestorer, Restorer
+from isosr_models.richardson_lucy import RichardsonLucyRestorer
+from isosr_pipeline.crops import are_alike
 from isosr_pipeline.engine.output import versions
 from isosr_pipeline.engine.regions import RegionPlan
 from isosr_pipeline.errors import InputError
@@ -234,6 +237,8 @@ def prepare(store: Path, model: str, settings: RestoreSettings) -> Restoration:
             "give a model"
         )
     outline = outlined(volume, restorer, settings)
+    if description is not None:
+        _check_grid(outline.view, description)
     return Restoration(
         **vars(outline),
         volume=volume,
@@ -260,10 +265,27 @@ def outlined(image: PlacedImage, restorer: Restorer, settings: RestoreSettings) 
     """
     view = IsotropicView(image)
     check_restoring(settings, restorer.halo, isinstance(restorer, NetworkRestorer))
+    if isinstance(restorer, RichardsonLucyRestorer) and settings.precision == "bf16":
+        raise InputError(
+            "precision is bf16, and Richardson-Lucy deconvolution computes in float32; leave it out"
+        )
     box = settings.roi.box(view, image.origin) if settings.roi else Box.whole(view.shape)
     channels = _channels(image, settings)
     spec = _spec(image, view, settings, box, channels)
     return Outline(view, restorer, settings, box, channels, spec)
+
+
+def _check_grid(view: IsotropicView, model: Description) -> None:
+    """Refuse a PSF that was brought onto a grid with other voxels."""
+    if not isinstance(model.network, RichardsonLucyArchitecture) or model.voxel_size is None:
+        return
+    own = view.voxel_size[2]
+    if not are_alike(model.voxel_size, own):
+        raise InputError(
+            f"{view.volume.path} has isotropic voxels of {own:g} µm, and the PSF of the model is "
+            f"on voxels of {model.voxel_size:g} µm; make a model for this volume: train --method "
+            "richardson-lucy"
+        )
 
 
 def statistics_of(settings: RestoreSettings) -> Statistics:

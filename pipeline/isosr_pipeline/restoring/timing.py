@@ -21,6 +21,9 @@ from isosr_pipeline.settings import Device
 _EDGE = {"cpu": 96, "cuda": 192}
 """Voxels along a side of what a network is given: seconds of work for the slowest."""
 
+_LEAST = 32
+"""Voxels that are kept of it along a side, at least."""
+
 _SECONDS = 2.0
 """What is quicker is repeated, as the first time takes longer."""
 
@@ -79,5 +82,7 @@ def _measured_block(restorer: Restorer, statistics: Statistics, block: Zyx, edge
     # What is read beyond the receptive field costs nothing: it is cut off first.
     halo = restorer.halo if statistics == "frozen" else TRIMMED
     margin = -(-halo // restorer.stride) * restorer.stride
-    kept = Zyx(*(min(n, edge - 2 * margin) for n in block))
+    # Halos may be longer than all of that.
+    longest = max(edge - 2 * margin, _LEAST)
+    kept = Zyx(*(min(n, longest) for n in block))
     return context(Box.whole(kept), halo, restorer.stride)

@@ -41,6 +41,7 @@ from isosr_pipeline.steps.run import check_brain
 from isosr_pipeline.steps.status import StepStatus, status_of_brain
 from isosr_pipeline.store.metadata import Provenance
 from isosr_pipeline.store.spec import VolumeSpec
+from isosr_pipeline.training_settings import RichardsonLucySettings
 
 _HOST_BYTES = 8
 """For each voxel of a block on its way to a GPU: as it is stored, and as it comes back."""
@@ -71,12 +72,9 @@ def plan(brain: Brain, *, reporter: Reporter | None = None) -> Plan:
     status = {step.step: step for step in status_of_brain(brain)}
     converted = _is_complete(brain.store, conversion.history)
     if status["train"].state != "complete":
-        crop = Zyx(*brain.train.crop)
-        least = find_method(brain.train.method).least_crop
-        stride = architecture_of(brain).stride
-        check_crop(crop, IsotropicView(conversion.image), stride, least)
+        _check_training(brain, IsotropicView(conversion.image))
     first = None if converted else _convert(brain, conversion, status["convert"], reporter)
-    train = _train(brain, status["train"])
+    train = _train(brain, IsotropicView(conversion.image), status["train"])
     last = _restore(brain, conversion, converted, status, reporter)
     disk = sum(step.bytes_written for step in (first, last) if step)
     free = shutil.disk_usage(_existing(brain.output)).free
@@ -154,7 +152,20 @@ def _filling(
     }
 
 
-def _train(brain: Brain, status: StepStatus) -> TrainPlan:
+def _check_training(brain: Brain, view: IsotropicView) -> None:
+    """Refuse crops that can't be trained on, and PSFs that can't be deconvolved with."""
+    architecture = architecture_of(brain, view.voxel_size[2])
+    if not _is_trained(brain):
+        return
+    least = find_method(brain.train.method).least_crop
+    check_crop(Zyx(*brain.train.crop), view, architecture.stride, least)
+
+
+def _is_trained(brain: Brain) -> bool:
+    return not isinstance(brain.train, RichardsonLucySettings)
+
+
+def _train(brain: Brain, view: IsotropicView, status: StepStatus) -> TrainPlan:
     settings = brain.train
     return TrainPlan(
         path=status.path,
@@ -163,8 +174,8 @@ def _train(brain: Brain, status: StepStatus) -> TrainPlan:
         iterations=settings.iterations,
         minutes=settings.minutes,
         method=settings.method,
-        network=str(architecture_of(brain)),
-        crop=settings.crop,
+        network=str(architecture_of(brain, view.voxel_size[2])),
+        crop=settings.crop if _is_trained(brain) else None,
     )
 
 
@@ -178,7 +189,11 @@ def _restore(
     device = device_on(brain.cluster, brain.restore.device)
     settings = brain.restore.model_copy(update={"device": device})
     trained = status["train"].state == "complete"
-    model = str(brain.trained_model.absolute()) if trained else untrained(architecture_of(brain))
+    if trained:
+        model = str(brain.trained_model.absolute())
+    else:
+        voxel_size = IsotropicView(conversion.image).voxel_size[2]
+        model = untrained(architecture_of(brain, voxel_size))
     outline: Outline
     if converted and trained:
         found = prepare_restoration(brain.store, model, settings)

@@ -71,8 +71,8 @@ class TrainPlan(_Model):
     minutes : float or None
         Whichever comes first ends it.
     method, network : str
-    crop : tuple of 3 ints
-        In voxels, order z, y, x.
+    crop : tuple of 3 ints or None
+        In voxels, order z, y, x; None: nothing is trained.
     """
 
     path: str
@@ -82,7 +82,7 @@ class TrainPlan(_Model):
     minutes: float | None
     method: str
     network: str
-    crop: Lengths
+    crop: Lengths | None
 
 
 class RestorePlan(FillingPlan):

@@ -37,8 +37,9 @@ class Psf(BaseModel):
     ----------
     model : str
         Its folder.
-    blur : {"deep-linear", "unet"}
-        ``"unet"``: not a kernel but a response; see `isosr_models.psf.LearnedBlur`.
+    blur : {"deep-linear", "unet", "given"}
+        ``"unet"``: not a kernel but a response; see `isosr_models.psf.LearnedBlur`. ``"given"``:
+        not learned, but what the model deconvolves with.
     background : float
         That the point of a U-Net's response stands on, with the intensity window at 0 and 1.
     voxel_size_um : float
@@ -60,7 +61,7 @@ class Psf(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     model: str
-    blur: Literal["deep-linear", "unet"]
+    blur: Literal["deep-linear", "unet", "given"]
     background: float
     voxel_size_um: float
     shape: tuple[int, int, int]
@@ -115,7 +116,7 @@ def describe_psf(
 
     psf = Psf(
         model=str(model),
-        blur="deep-linear" if learned.linear else "unet",
+        blur=learned.kind,
         background=learned.background,
         voxel_size_um=size,
         shape=(kernel.shape[0], kernel.shape[1], kernel.shape[2]),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal, get_args
 
 from pydantic import ValidationError
 
 from isosr_cluster.clients import OpenClient
+from isosr_cluster.slurm.scripts import JOBS
 from isosr_models.architectures import UNet3dArchitecture
 from isosr_models.model_folder import write_durably
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for, tag_of
+from isosr_pipeline.deconvolution import given_psf
 from isosr_pipeline.errors import MissingInputError
+from isosr_pipeline.leading import leading
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.restoring.models import architecture_of
 from isosr_pipeline.restoring.restoration import check_restoring
@@ -25,6 +30,7 @@ from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.status import is_evaluated
 from isosr_pipeline.steps.train import check_training, train
 from isosr_pipeline.steps.train_in_job import train_in_job, training_resources
+from isosr_pipeline.training_settings import RichardsonLucySettings
 
 Step = Literal["convert", "train", "restore", "evaluate"]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -46,11 +52,12 @@ def run(brain: Brain, *, reporter: Reporter | None = None) -> Evaluation:
     """
     reporter = reporter or SilentReporter()
     check_brain(brain)
-    _convert(brain, reporter)
-    if brain.model is None:
-        _train(brain, reporter)
-    _restore(brain, reporter)
-    return _evaluate(brain, reporter)
+    with _led(brain):
+        _convert(brain, reporter)
+        if brain.model is None:
+            _train(brain, reporter)
+        _restore(brain, reporter)
+        return _evaluate(brain, reporter)
 
 
 def run_step(brain: Brain, step: Step, *, reporter: Reporter | None = None) -> None:
@@ -67,7 +74,11 @@ def run_step(brain: Brain, step: Step, *, reporter: Reporter | None = None) -> N
     IsosrError, ModelError, ClusterError
         What the step raises. What was done until then is kept.
     """
-    reporter = reporter or SilentReporter()
+    with _led(brain):
+        _take(brain, step, reporter or SilentReporter())
+
+
+def _take(brain: Brain, step: Step, reporter: Reporter) -> None:
     if step == "convert":
         _convert(brain, reporter)
     elif step == "train" and brain.model is not None:
@@ -80,6 +91,12 @@ def run_step(brain: Brain, step: Step, *, reporter: Reporter | None = None) -> N
         reporter.say(f"{brain.evaluation} is complete already: {found.restored} was measured")
     else:
         _evaluate(brain, reporter)
+
+
+def _led(brain: Brain) -> AbstractContextManager[None]:
+    """Say who replaces the jobs of a site when they end, where that is no job of a chain itself."""
+    is_led = is_site_file(brain.cluster) and JOBS not in os.environ
+    return leading(brain.output) if is_led else nullcontext()
 
 
 def check_brain(brain: Brain) -> None:
@@ -105,10 +122,14 @@ def check_inputs(brain: Brain) -> None:
     InputError, ModelFormatError
         When a model or reference is missing, or a parameter of restoring can't be used.
     """
-    network = architecture_of(brain)
-    check_restoring(
-        brain.restore, network.receptive_radius, isinstance(network, UNet3dArchitecture)
-    )
+    if brain.model is None and isinstance(brain.train, RichardsonLucySettings):
+        # How far it reaches, the voxels of the volume will tell.
+        given_psf(brain.train)
+        check_restoring(brain.restore, 0, False)
+    else:
+        network = architecture_of(brain)
+        published = isinstance(network, UNet3dArchitecture)
+        check_restoring(brain.restore, network.receptive_radius, published)
     if brain.evaluate.reference is not None:
         reference, _array = split_location(brain.evaluate.reference)
         if not reference.exists():
@@ -142,7 +163,9 @@ def _cluster(
 
 def _train(brain: Brain, reporter: Reporter) -> None:
     stores, model = [brain.store], brain.trained_model
-    if not is_site_file(brain.cluster):
+    # A job would wait in the queue for a moment's work.
+    is_quick = isinstance(brain.train, RichardsonLucySettings)
+    if is_quick or not is_site_file(brain.cluster):
         train(stores, model, brain.train, if_exists="resume", reporter=reporter)
         return
     site = read_site(Path(brain.cluster))

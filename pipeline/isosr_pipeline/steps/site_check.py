@@ -13,10 +13,11 @@ from isosr_cluster.asking import ask_all
 from isosr_cluster.errors import ClusterError
 from isosr_cluster.slurm import commands
 from isosr_cluster.slurm.jobs import script_of
-from isosr_cluster.slurm.site import Kind, Resources, Site, Workers, walltime_text
+from isosr_cluster.slurm.limits import too_long
+from isosr_cluster.slurm.site import Kind, Site, Workers
 from isosr_cluster.slurm.workers import open_slurm
 from isosr_pipeline.clusters import LOGS
-from isosr_pipeline.paths import check_creatable
+from isosr_pipeline.paths import check_creatable, there_meanwhile
 from isosr_pipeline.probing import Found, Probe, common_versions
 
 _SECONDS = 300
@@ -53,38 +54,28 @@ def check_site(
     ----------
     site : Site
     folder : Path
-        Where stores would be written; the probe leaves nothing there.
+        Where stores would be written; the probe leaves nothing there, and no folder that it made.
     say : callable
         Told of jobs that end, and of waiting in the queue.
     """
     check_creatable(folder / "probe")
-    folder.mkdir(parents=True, exist_ok=True)
-    yield _driver(site)
-    for kind in ("cpu", "gpu"):
-        jobs = site.workers(kind)
-        if jobs is not None:
-            yield _workers(site, kind, jobs, folder, say)
+    with there_meanwhile(folder):
+        yield _driver(site)
+        for kind in ("cpu", "gpu"):
+            jobs = site.workers(kind)
+            if jobs is not None:
+                yield _workers(site, kind, jobs, folder, say)
 
 
 def _driver(site: Site) -> Finding:
     try:
         commands.check(script_of(site.options(site.leading)))
-        problems = _too_long("driver", site.leading)
+        problem = too_long(site, "driver", site.leading)
     except ClusterError as error:
         return Finding("driver", [str(error)], [])
-    remarks = [] if problems else ["SLURM would take jobs that lead workers"]
-    return Finding("driver", problems, remarks)
-
-
-def _too_long(section: str, job: Resources) -> list[str]:
-    """Say whether jobs ask for more time than their partition allows: such ones never begin."""
-    limit = commands.time_limit(job.partition)
-    if limit is None or job.walltime <= limit:
-        return []
-    return [
-        f"{section}.walltime is {walltime_text(job.walltime)}, and the partition allows "
-        f"{walltime_text(limit)}: such jobs would wait for ever; give less"
-    ]
+    if problem:
+        return Finding("driver", [problem], [])
+    return Finding("driver", [], ["SLURM would take jobs that lead workers"])
 
 
 def _workers(
@@ -102,7 +93,7 @@ def _workers(
                 waited = time.monotonic() - begin
                 client.wait_for_workers(jobs.per_job, timeout=_SECONDS_FOR_THE_OTHERS)
                 found = ask_all(client, probe)
-            too_long = _too_long(kind, jobs)
+            problem = too_long(site, kind, jobs)
         except TimeoutError:
             seconds = _SECONDS_FOR_THE_OTHERS
             few = (
@@ -112,7 +103,7 @@ def _workers(
         except ClusterError as error:
             return Finding(kind, [str(error)], [])
         problems = dict.fromkeys(text for worker in found for text in worker.problems)
-        problems.update(dict.fromkeys([*_together(token, jobs, found), *too_long]))
+        problems.update(dict.fromkeys([*_together(token, jobs, found), *filter(None, [problem])]))
     return Finding(kind, list(problems), list(_remarks(found, waited)))
 
 

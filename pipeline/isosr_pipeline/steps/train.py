@@ -38,10 +38,16 @@ from isosr_pipeline.resuming import (
 )
 from isosr_pipeline.settings import IfExists
 from isosr_pipeline.steps.residual_blur import ResidualBlur, find_residual_blur, recorded_blur
+from isosr_pipeline.steps.train_nothing import save_deconvolution
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.team import Team, check_devices, launch
 from isosr_pipeline.training import optimise
-from isosr_pipeline.training_settings import OTCycleGANSettings, SelfBlurSettings, TrainSettings
+from isosr_pipeline.training_settings import (
+    OTCycleGANSettings,
+    RichardsonLucySettings,
+    SelfBlurSettings,
+    TrainSettings,
+)
 
 CALIBRATION_CROPS = 16
 _TRAINING, _CALIBRATION = 0, 1
@@ -96,6 +102,9 @@ def _train(
     stores: list[Path], model: Path, settings: TrainSettings, if_exists: IfExists, team: Team
 ) -> None:
     """Train in one of the processes."""
+    if isinstance(settings, RichardsonLucySettings):
+        save_deconvolution(stores, model, settings, if_exists, team)
+        return
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     # The same everywhere: all begin with the same weights, and look at the same planes.

@@ -13,6 +13,7 @@ from isosr_cluster.errors import SlurmError
 from isosr_cluster.slurm import commands
 from isosr_cluster.slurm.commands import Job
 from isosr_cluster.slurm.following import follow
+from isosr_cluster.slurm.limits import refuse_too_long
 from isosr_cluster.slurm.scripts import Driver, driver_script, log_of, python_of
 from isosr_cluster.slurm.site import Site, Workers
 from isosr_models.checkpoint import CHECKPOINT
@@ -25,7 +26,7 @@ from isosr_pipeline.errors import (
     OutputExistsError,
     WorkFailedError,
 )
-from isosr_pipeline.interrupts import stop_requests
+from isosr_pipeline.interrupts import noticing_hangup, stop_requests
 from isosr_pipeline.progress import Reporter
 from isosr_pipeline.resuming import is_begun, is_trained
 from isosr_pipeline.settings import IfExists
@@ -89,11 +90,11 @@ def train_in_job(
     BusyError
         When a job trains it already, and can't be waited for from here.
     SlurmError
-        When SLURM would not take the job.
+        When SLURM would not take the job, or never begin it.
     WorkFailedError
         When the job has failed; its log was shown.
     InterruptedRunError
-        After Ctrl-C or SIGTERM, which cancel the job.
+        After Ctrl-C or SIGTERM, which cancel the job; when the terminal closes, which doesn't.
     """
     if if_exists == "refuse" and is_begun(model):
         raise OutputExistsError(
@@ -126,7 +127,6 @@ def _prepared(
 ) -> str:
     """Write what a job reads into the folder of logs, and return its script."""
     resources = training_resources(settings, site)
-    folder.mkdir(parents=True, exist_ok=True)
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
     parameters = folder / f"train-{stamp}.yaml"
     script = driver_script(
@@ -141,6 +141,8 @@ def _prepared(
         ),
     )
     commands.check(script)
+    refuse_too_long(site, kind_for(settings.device, site), resources)
+    folder.mkdir(parents=True, exist_ok=True)
     known = settings.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     known["device"] = "cuda" if resources.gpus else "cpu"
     write_durably(parameters, json.dumps(known, indent=2).encode())
@@ -170,11 +172,16 @@ def _check_followed(job: Job, model: Path, folder: Path, if_exists: IfExists) ->
 
 def _follow(submit: Callable[[], int], folder: Path, reporter: Reporter) -> None:
     """Wait for the end of a job, also where that is cancelled from here."""
-    with stop_requests() as stopping:
+    with stop_requests() as stopping, noticing_hangup() as is_lost:
         number = submit()
         log = log_of(number, folder / _LOG)
         reporter.say(f"training is job {number}; its log is {log}")
-        ending = follow(number, log, reporter.say, stopping)
+        ending = follow(number, log, reporter.say, stopping, is_lost)
+        if ending is None and is_lost():
+            raise InterruptedRunError(
+                f"the terminal is gone, and job {number} trains on: give the command again with "
+                "--resume to wait for it (run does so by itself), or end it by scancel"
+            )
         if ending is None:
             _wait_for_end(number, reporter)
     _require_success(number, ending, log)

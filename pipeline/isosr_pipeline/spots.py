@@ -1,0 +1,129 @@
+"""Gaussians fitted to bright spots: of beads, and of PSFs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from isosr_pipeline.axial_blur import FWHM_PER_SIGMA
+
+_Floats = NDArray[np.float64]
+
+_STEPS = 100
+_FITTED = 1.5
+"""How far from the brightest voxel a Gaussian is fitted, in widths at half maximum."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A Gaussian spot on an even background.
+
+    Attributes
+    ----------
+    amplitude, background : float
+        In the units of the volume; the height above the background.
+    centre : tuple of 3 floats
+        In voxels, order z, y, x.
+    sigma : tuple of 3 floats
+        Standard deviations in voxels, order z, y, x.
+    explained : float
+        Share of the variance in the volume that it accounts for.
+    """
+
+    amplitude: float
+    background: float
+    centre: tuple[float, float, float]
+    sigma: tuple[float, float, float]
+    explained: float
+
+    @property
+    def fwhm(self) -> tuple[float, float, float]:
+        """Full widths at half maximum in voxels, order z, y, x."""
+        z, y, x = (FWHM_PER_SIGMA * sigma for sigma in self.sigma)
+        return z, y, x
+
+
+def fit_spot(volume: NDArray[Any]) -> Spot | None:
+    """Fit a Gaussian with axes along z, y and x, and an even background, by least squares.
+
+    The volume is cut to 1.5 widths at half maximum around its brightest voxel first, where a PSF is
+    most like a Gaussian.
+
+    Parameters
+    ----------
+    volume : ndarray, (z, y, x)
+        With one bright spot.
+
+    Returns
+    -------
+    Spot or None
+        None where no spot is found: the fit fails, or ends outside the volume.
+    """
+    values = np.asarray(volume, np.float64)
+    peak = np.unravel_index(int(values.argmax()), values.shape)
+    low = float(np.median(values))
+    half = (values.max() - low) / 2 + low
+    if not half > low:
+        return None
+    widths = [width_at(_line(values, peak, axis), int(peak[axis]), half) for axis in range(3)]
+    starts = [max(0, math.floor(p - _FITTED * w)) for p, w in zip(peak, widths, strict=True)]
+    stops = [math.ceil(p + _FITTED * w) + 1 for p, w in zip(peak, widths, strict=True)]
+    part = values[tuple(slice(a, b) for a, b in zip(starts, stops, strict=True))]
+    centre = [p - a for p, a in zip(peak, starts, strict=True)]
+    sigma = [max(w, 1.0) / FWHM_PER_SIGMA for w in widths]
+    begin = [values.max() - low, low, *centre, *np.log(sigma)]
+    found = least_squares(_residuals, begin, args=(part,), max_nfev=_STEPS, x_scale="jac")
+    if not found.success or not np.isfinite(found.x).all():
+        return None
+    amplitude, background, *rest = map(float, found.x)
+    inside = all(-0.5 <= c <= n - 0.5 for c, n in zip(rest[:3], part.shape, strict=True))
+    if amplitude <= 0 or not inside or max(rest[3:]) > math.log(4 * max(part.shape)):
+        return None
+    z, y, x = (c + a for c, a in zip(rest[:3], starts, strict=True))
+    sz, sy, sx = map(math.exp, rest[3:])
+    explained = 1 - float(np.mean(found.fun**2)) / float(part.var())
+    return Spot(amplitude, background, (z, y, x), (sz, sy, sx), explained)
+
+
+def width_at(profile: _Floats, peak: int, level: float) -> float:
+    """Return how wide a profile is at a level, in voxels, from its peak outwards.
+
+    Parameters
+    ----------
+    profile : ndarray, (n,)
+    peak : int
+        Where it is above the level.
+    level : float
+    """
+    return _to_level(profile[peak::-1], level) + _to_level(profile[peak:], level)
+
+
+def _to_level(falling: _Floats, level: float) -> float:
+    below = np.flatnonzero(falling < level)
+    if not len(below):
+        return float(len(falling) - 1)
+    after = int(below[0])
+    if after == 0:
+        return 0.0
+    return after - float((level - falling[after]) / (falling[after - 1] - falling[after]))
+
+
+def _line(values: _Floats, peak: tuple[np.intp, ...], axis: int) -> _Floats:
+    place = tuple(slice(None) if a == axis else int(p) for a, p in enumerate(peak))
+    return values[place]
+
+
+def _residuals(parameters: _Floats, values: _Floats) -> _Floats:
+    amplitude, background = parameters[:2]
+    profiles = [
+        np.exp(-0.5 * ((np.arange(n) - centre) / math.exp(min(log_sigma, 50.0))) ** 2)
+        for n, centre, log_sigma in zip(values.shape, parameters[2:5], parameters[5:], strict=True)
+    ]
+    z, y, x = profiles
+    model = background + amplitude * z[:, None, None] * y[:, None] * x
+    return np.asarray((model - values).ravel(), np.float64)
