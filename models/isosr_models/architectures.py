@@ -16,6 +16,7 @@ from isosr_models.restorers import Lengths, NetworkRestorer, Restorer
 from isosr_models.richardson_lucy import RichardsonLucy, RichardsonLucyRestorer
 from isosr_models.slices import SliceNetwork, SliceRestorer
 from isosr_models.unet import UNet3d
+from isosr_models.unet2d import UNet2d
 from isosr_models.volume_network import VolumeNetwork
 
 
@@ -69,6 +70,48 @@ class UNet3dArchitecture(_Described):
         """Make a trained network ready to run; see `NetworkRestorer`."""
         assert isinstance(network, UNet3d)  # noqa: S101 - what build returned
         return NetworkRestorer(network, statistics, device, precision)
+
+
+class SliceUNet2dArchitecture(_Described):
+    """A `SliceNetwork` of a `UNet2d`.
+
+    Attributes
+    ----------
+    width : int
+        Feature channels of its first level.
+    """
+
+    kind: Literal["slice-unet2d"] = "slice-unet2d"
+    width: int = Field(ge=1)
+
+    def __str__(self) -> str:
+        """Return what it is called, such as in a plan."""
+        return f"2D U-Net of width {self.width} on XZ and YZ slices"
+
+    @property
+    def stride(self) -> int:
+        """See `VolumeNetwork`."""
+        return UNet2d.stride
+
+    @property
+    def receptive_radius(self) -> int:
+        """See `VolumeNetwork`."""
+        return UNet2d.receptive_radius
+
+    def build(self) -> SliceNetwork:
+        """Make the network, untrained."""
+        return SliceNetwork(UNet2d(self.width))
+
+    def restorer(
+        self,
+        network: VolumeNetwork,
+        statistics: Statistics,
+        device: torch.device,
+        precision: Precision,
+    ) -> Restorer:
+        """Make a trained network ready to run; it has no statistics. See `SliceRestorer`."""
+        assert isinstance(network, SliceNetwork)  # noqa: S101 - what build returned
+        return SliceRestorer(network, device, precision)
 
 
 class RichardsonLucyArchitecture(_Described):
@@ -171,7 +214,10 @@ class SliceResNetArchitecture(_Described):
 
 
 Architecture = Annotated[
-    UNet3dArchitecture | RichardsonLucyArchitecture | SliceResNetArchitecture,
+    UNet3dArchitecture
+    | SliceResNetArchitecture
+    | SliceUNet2dArchitecture
+    | RichardsonLucyArchitecture,
     Field(discriminator="kind"),
 ]
 """What ``model.json`` says under ``network``."""
@@ -205,12 +251,15 @@ def describe(network: nn.Module) -> Architecture:
             iterations=network.iterations,
             reach=network.reach,
         )
+    is_sliced = isinstance(network, SliceNetwork)
     plane = network.plane if isinstance(network, SliceNetwork) else network
-    if isinstance(network, SliceNetwork) and isinstance(plane, ResNet2d):
+    if is_sliced and isinstance(plane, UNet2d):
+        return SliceUNet2dArchitecture(width=plane.features)
+    if is_sliced and isinstance(plane, ResNet2d):
         return SliceResNetArchitecture(
             width=plane.width, blocks=plane.blocks, residual=plane.residual
         )
     raise ModelFormatError(
         f"generator is a {type(plane).__name__}, and a model folder holds a UNet3d, a "
-        "RichardsonLucy, or a SliceNetwork of a ResNet2d"
+        "RichardsonLucy, or a SliceNetwork of a ResNet2d or a UNet2d"
     )

@@ -154,3 +154,47 @@ class SelfNetConfig(BaseModel):
     learning_rate: float = Field(1e-4, gt=0)
     beta1: float = Field(0.5, ge=0, lt=1)
     average: float = Field(0.0, ge=0, lt=1)
+
+
+class SelfBlurConfig(BaseModel):
+    """Parameters of the method ``self-blur``.
+
+    Attributes
+    ----------
+    width : int
+        Channels of the first level of the 2D U-Net.
+    planes : int
+        Lateral planes of each crop that a step learns from.
+    learning_rate : float
+        Of Adam; it falls to a hundredth of it in the last third of the training.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(32, ge=1)
+    planes: int = Field(3, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+
+
+class Degradation(BaseModel):
+    """What ``self-blur`` does to lateral planes: the axial blur and the noise of a volume.
+
+    Attributes
+    ----------
+    square_x, square_y : float
+        Of the blur that is left along z when the one along x, or y, is taken off: ``sz² - sx²`` of
+        standard deviations, in voxels² of the isotropic grid.
+    error : float
+        Standard error of these squares.
+    noise_gain, noise_floor : float
+        The variance of the noise at an intensity I is ``noise_gain I + noise_floor``, where the
+        intensity window is 0 and 1.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    square_x: float = Field(ge=0)
+    square_y: float = Field(ge=0)
+    error: float = Field(ge=0)
+    noise_gain: float = Field(ge=0)
+    noise_floor: float

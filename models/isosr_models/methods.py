@@ -7,16 +7,29 @@ from typing import Any, NamedTuple
 
 import torch
 
-from isosr_models.architectures import Architecture, SliceResNetArchitecture, UNet3dArchitecture
-from isosr_models.configs import LEAST_PATCH, OTCycleGANConfig, SelfNetConfig
+from isosr_models.architectures import (
+    Architecture,
+    SliceResNetArchitecture,
+    SliceUNet2dArchitecture,
+    UNet3dArchitecture,
+)
+from isosr_models.configs import (
+    LEAST_PATCH,
+    Degradation,
+    OTCycleGANConfig,
+    SelfBlurConfig,
+    SelfNetConfig,
+)
 from isosr_models.errors import ModelConfigError
 from isosr_models.objective import Objective
 from isosr_models.ot_cyclegan import OTCycleGAN
 from isosr_models.patchgan import MIN_PLANE
+from isosr_models.self_blur import LEAST_CROP, SelfBlur
 from isosr_models.self_net import SelfNet
 
 Parameters = Mapping[str, Any]
-"""Of a method, by name, such as those of `OTCycleGANConfig`; unknown names are errors."""
+"""Of a method, by name, such as those of `OTCycleGANConfig`; unknown names are errors. What is made
+by ``self-blur`` needs its `Degradation` too, as ``degradation``."""
 
 
 class Method(NamedTuple):
@@ -62,8 +75,19 @@ def _slice_resnet(parameters: Parameters) -> Architecture:
     )
 
 
+def _self_blur(parameters: Parameters, device: torch.device, z_step: float) -> Objective:
+    own = dict(parameters)
+    degradation = Degradation.model_validate(own.pop("degradation", None))
+    return SelfBlur(SelfBlurConfig.model_validate(own), degradation, z_step, device)
+
+
+def _slices(parameters: Parameters) -> Architecture:
+    return SliceUNet2dArchitecture(width=SelfBlurConfig.model_validate(parameters).width)
+
+
 _METHODS: dict[str, Method] = {
     "ot-cyclegan": Method(_ot_cyclegan, _unet, MIN_PLANE),
+    "self-blur": Method(_self_blur, _slices, LEAST_CROP),
     "self-net": Method(_self_net, _slice_resnet, LEAST_PATCH),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,15 @@ class Objective(Protocol):
 
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the optimisers by name."""
+        ...
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """An objective whose steps depend on how far the training has come."""
+
+    def set_share(self, share: float) -> None:
+        """Take note, before a step, of the share of the training that has been done: 0 to 1."""
         ...
 
 

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 
-from isosr_pipeline.axial_blur import AxialBlur
+from isosr_pipeline.axial_blur import Square
 from isosr_pipeline.blur_fit import SCALE
+from isosr_pipeline.blur_form import Point
 
 _WIDTH, _HEIGHT = 640, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 50, 60
 _TICKS = 5
 
 
-def draw_blur(blur: AxialBlur | None, title: str) -> str:
+@dataclass(frozen=True)
+class Drawn:
+    """What a picture shows; all lengths in lateral voxels.
+
+    Parameters
+    ----------
+    lateral : Square
+        Against the mean of y and x.
+    points : tuple of Point
+        What was measured along z.
+    curve : tuple of tuple of 2 floats
+        Frequencies and amplitudes of the transfer function with no form given; empty: not known.
+    """
+
+    lateral: Square
+    points: tuple[Point, ...]
+    curve: tuple[tuple[float, float], ...] = ()
+
+
+def draw_blur(blur: Drawn | None, title: str) -> str:
     """Draw the logarithm of the power along z, over that in the plane, against fz².
 
     A Gaussian blur is a straight line; its interval of 95 % is grey. Points are what was measured,
@@ -23,7 +44,7 @@ def draw_blur(blur: AxialBlur | None, title: str) -> str:
 
     Parameters
     ----------
-    blur : AxialBlur or None
+    blur : Drawn or None
         None: the picture says that nothing can be told.
     title : str
 
@@ -50,7 +71,7 @@ def draw_blur(blur: AxialBlur | None, title: str) -> str:
 class _Chart:
     """Places data on the picture."""
 
-    def __init__(self, blur: AxialBlur) -> None:
+    def __init__(self, blur: Drawn) -> None:
         self._blur = blur
         values = [p.logarithm for p in blur.points]
         self._most = blur.points[-1].frequency ** 2
@@ -98,12 +119,9 @@ class _Chart:
         return f'<polygon points="{points}" fill="#ccc" clip-path="url(#frame)"/>'
 
     def _free(self) -> list[str]:
-        form = self._blur.form
-        if form is None:
-            return []
-        pairs = zip(form.frequencies, form.amplitudes, strict=True)
-        data = [(f**2, 2 * math.log(a)) for f, a in pairs if f**2 <= self._most]
-        return [self._line(data, "#36c", "6 4")]
+        curve = self._blur.curve
+        data = [(f**2, 2 * math.log(a)) for f, a in curve if f**2 <= self._most]
+        return [self._line(data, "#36c", "6 4")] if curve else []
 
     def _points(self) -> list[str]:
         shapes = []

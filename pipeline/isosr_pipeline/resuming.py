@@ -42,6 +42,9 @@ _REMEDIES = {"learning_rate", "beta1", "cycle_weight", "seed"}
 _MACHINE = {"precision", "processes"}
 """What depends on the machine, and is of no account once a model is trained."""
 
+TOLD = "residual_blur"
+"""What a run has found out when it began, which follows from stores and parameters."""
+
 _LOCK = "lock"
 """File in the folder while it is written to."""
 
@@ -133,7 +136,8 @@ def find(model: Path, if_exists: IfExists, run: dict[str, Any]) -> Found:
             f"{model} {state}; give another path, --resume to go on with it, or --overwrite"
         )
     free = _MACHINE if trained else _END | (_REMEDIES if read_failure(model) else set())
-    before = {key: value for key, value in _recorded(model).items() if key not in free}
+    free = {*free, TOLD}
+    before = {key: value for key, value in recorded_run(model).items() if key not in free}
     now = {key: value for key, value in run.items() if key not in free}
     if differing := differences(before, now):
         raise ResumeError(
@@ -251,8 +255,8 @@ def going_back(model: Path, team: Team) -> Iterator[None]:
         ) from error
 
 
-def _recorded(model: Path) -> dict[str, Any]:
-    """Return what a begun training is known by."""
+def recorded_run(model: Path) -> dict[str, Any]:
+    """Return what a training that has begun in a folder is known by."""
     trained = (model / DESCRIPTION).is_file()
     return read_run(model) if trained else read_progress(model).run
 
@@ -268,7 +272,7 @@ def _begun_from(init: Path | None, model: Path) -> dict[str, str] | None:
     path = str(init.resolve())
     if not init.exists() and is_begun(model):
         # A checkpoint has all its weights, so that the folder may be gone.
-        known: dict[str, str] | None = _recorded(model).get("init")
+        known: dict[str, str] | None = recorded_run(model).get("init")
         if known and known["path"] == path:
             return known
     return {"path": path, "sha256": read_description(init).weights_sha256}

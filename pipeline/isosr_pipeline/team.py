@@ -65,6 +65,10 @@ class Team:
             raise failure
         return result  # type: ignore[no-any-return]
 
+    def of_first(self, value: float) -> float:
+        """Return what the first process has: clocks differ."""
+        return value if self.fabric.world_size == 1 else float(self.fabric.broadcast(value))
+
     def agree(self, *flags: bool) -> tuple[bool, ...]:
         """Return for each flag whether it is set in any process: clocks differ, and signals."""
         if self.fabric.world_size == 1:

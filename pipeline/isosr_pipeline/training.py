@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from isosr_models.checkpoint import Progress, save_checkpoint
-from isosr_models.objective import Objective
+from isosr_models.objective import Objective, Scheduled
 from isosr_pipeline.crops import Crops
 from isosr_pipeline.errors import InterruptedRunError
 from isosr_pipeline.loading import batches
@@ -120,6 +120,8 @@ class _Loop:
 
     def step(self, stored: StoredCrop) -> dict[str, float]:
         """Improve the networks on a batch, and return the losses by name."""
+        if isinstance(self._objective, Scheduled):
+            self._objective.set_share(self._team.of_first(self.clock.share))
         losses = self._objective.step(prepare(stored, self._team.fabric.device))
         self.clock.count()
         return losses
@@ -199,6 +201,14 @@ class _Clock:
         by_time = minutes is not None and self.progress.seconds >= 60 * minutes * (1 - share)
         by_count = limit is not None and self.progress.iterations >= limit * (1 - share)
         return share > 0 and (by_time or by_count)
+
+    @property
+    def share(self) -> float:
+        """Share of the training that has been done, by whichever limit is nearer."""
+        minutes, limit = self._settings.minutes, self._settings.iterations
+        by_time = self.progress.seconds / (60 * minutes) if minutes is not None else 0.0
+        by_count = self.progress.iterations / limit if limit is not None else 0.0
+        return max(by_time, by_count)
 
     @property
     def is_checkpoint_due(self) -> bool:

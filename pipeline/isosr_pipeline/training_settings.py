@@ -20,7 +20,12 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from isosr_models.configs import OTCycleGANConfig, RichardsonLucyConfig, SelfNetConfig
+from isosr_models.configs import (
+    OTCycleGANConfig,
+    RichardsonLucyConfig,
+    SelfBlurConfig,
+    SelfNetConfig,
+)
 from isosr_pipeline.settings import (
     Device,
     Lengths,
@@ -131,7 +136,7 @@ class TrainSettings(Settings):
             raise _refused({"method": (f"choose one of {', '.join(METHODS)}", name)})
         chosen = METHODS[name]
         foreign = {
-            key: (f"{name} has no such parameter, {_owners(key)} has", value)
+            key: (f"{name} has no such parameter; it is one of {_owners(key)}", value)
             for key, value in given.items()
             if key not in chosen.model_fields and _owners(key)
         }
@@ -204,6 +209,33 @@ class OTCycleGANSettings(TrainSettings, OTCycleGANConfig):
         return self.freeze_norm
 
 
+class SelfBlurSettings(TrainSettings, SelfBlurConfig):
+    """Parameters of the method ``self-blur``: those of `SelfBlurConfig`, and of its training.
+
+    Attributes
+    ----------
+    crop : tuple of 3 ints
+        As long along y as along x, as planes are turned.
+    axial_fwhm : float or None
+        FWHM in µm of the blur that is left along z when the lateral one is taken off; None: it is
+        told from the volumes.
+    """
+
+    config: ClassVar = SelfBlurConfig
+
+    method: Literal["self-blur"] = "self-blur"
+    crop: Lengths = (32, 96, 96)
+    batch: int = Field(4, ge=1, le=MAX_BATCH)
+    axial_fwhm: PositiveFloat | None = None
+
+    @field_validator("crop")
+    @classmethod
+    def _turnable(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:
+        if value[1] != value[2]:
+            raise ValueError("must be as long along y as along x for self-blur; give such a crop")
+        return value
+
+
 _OF_LEARNING = (
     *("init", "minutes", "crop", "sampling", "rotations", "batch", "loaders", "threads"),
     *("preview_every", "tensorboard", "seed", "devices", "precision"),
@@ -267,6 +299,7 @@ class SelfNetSettings(TrainSettings, SelfNetConfig):
 
 METHODS: dict[str, type[TrainSettings]] = {
     "ot-cyclegan": OTCycleGANSettings,
+    "self-blur": SelfBlurSettings,
     "richardson-lucy": RichardsonLucySettings,
     "self-net": SelfNetSettings,
 }

@@ -12,8 +12,17 @@ from isosr_pipeline.cli.options import StepCommand
 if TYPE_CHECKING:
     from isosr_pipeline.steps.psf import Fwhm, Psf
 
-_OF_MODELS = ("out", "voxel_size")
-_OF_STORES = ("plot", "channel", "edge", "count", "seed")
+_STORE, _SELF_BLUR, _OTHER = "a volume", "a model of self-blur", "a model that learned a blur"
+_PLURAL = {
+    _STORE: "volumes",
+    _SELF_BLUR: "models of self-blur",
+    _OTHER: "models that learned a blur",
+}
+_OPTIONS = {
+    _STORE: ("plot", "channel", "edge", "count", "seed"),
+    _SELF_BLUR: ("plot",),
+    _OTHER: ("out", "voxel_size"),
+}
 _OF_BEADS = ("voxel_size", "channel", "bead_diameter")
 
 
@@ -37,7 +46,7 @@ _OF_BEADS = ("voxel_size", "channel", "bead_diameter")
     metavar="UM",
     help="Also give widths less that of beads so large.",
 )
-@click.option("--plot", type=click.Path(path_type=Path), help="SVG file for a picture (STORE).")
+@click.option("--plot", type=click.Path(path_type=Path), help="SVG file for a picture.")
 @click.option("--channel", type=click.IntRange(min=0), help="Of STORE or FILE.  [default: 0]")
 @click.option(
     "--edge", type=click.IntRange(min=1), help="Of a sub-volume, in voxels.  [default: 64]"
@@ -55,7 +64,7 @@ def command(
     broadens a spot as wide as a microscope resolves, whatever the kernel's finest detail.
 
     Of STORE, an OME-Zarr volume, say how much more it is blurred along z than along y and x, told
-    from its power spectrum alone.
+    from its power spectrum alone. Of a MODEL of self-blur, say which blur it was trained to undo.
 
     --from-beads finds the isolated beads in STORE, or in FILE, anything that convert reads, says
     how wide they are, and writes their average: a PSF for train --method richardson-lucy.
@@ -65,17 +74,17 @@ def command(
         return
     if given.pop("bead_diameter") is not None:
         raise click.UsageError("--bead-diameter is for beads; give --from-beads OUT.tif too")
-    store = _is_store(path)
-    for name in _OF_MODELS if store else _OF_STORES:
-        if given.pop(name) is not None and path.exists():
-            kind, other = ("volume", "models") if store else ("model", "volumes")
-            option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{option} is for {other}, and {path} is a {kind}; leave it out")
+    kind = _kind(path)
     chosen = {name: value for name, value in given.items() if value is not None}
-    if store:
-        _describe_store(path, chosen, overwrite, as_json)
-    else:
-        _describe_model(path, chosen, overwrite, as_json)
+    for name in [name for name in chosen if name not in _OPTIONS[kind]]:
+        del chosen[name]
+        # What is not there at all is said where it is looked for.
+        if path.exists():
+            others = " or ".join(_PLURAL[k] for k, names in _OPTIONS.items() if name in names)
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} is for {others}, and {path} is {kind}; leave it out")
+    describe = {_STORE: _describe_store, _SELF_BLUR: _describe_residual, _OTHER: _describe_model}
+    describe[kind](path, chosen, overwrite, as_json)
 
 
 def _describe_beads(
@@ -96,13 +105,15 @@ def _describe_beads(
         click.echo(f"{name:<12} {value}")
 
 
-def _is_store(path: Path) -> bool:
+def _kind(path: Path) -> str:
     """Tell volumes from models, which have their description; what is neither is no volume."""
     from isosr_models.model_folder import DESCRIPTION
+    from isosr_pipeline.steps.residual_blur import is_of_self_blur
 
     if (path / DESCRIPTION).exists():
-        return False
-    return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zattrs"))
+        return _SELF_BLUR if is_of_self_blur(path) else _OTHER
+    store = any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zattrs"))
+    return _STORE if store else _OTHER
 
 
 def _describe_store(path: Path, chosen: dict[str, Any], overwrite: bool, as_json: bool) -> None:
@@ -114,6 +125,20 @@ def _describe_store(path: Path, chosen: dict[str, Any], overwrite: bool, as_json
         click.echo(blur.model_dump_json(indent=2))
         return
     for name, value in blur_lines(blur):
+        click.echo(f"{name:<12} {value}")
+
+
+def _describe_residual(path: Path, chosen: dict[str, Any], overwrite: bool, as_json: bool) -> None:
+    from isosr_pipeline.cli.blur_lines import blur_lines
+    from isosr_pipeline.steps.residual_blur import describe_residual_blur
+
+    blur = describe_residual_blur(path, overwrite=overwrite, **chosen)
+    if as_json:
+        click.echo(blur.model_dump_json(indent=2))
+        return
+    lines = [("model", str(path)), ("blur", next(blur.lines()))]
+    lines += [line for volume in blur.volumes for line in blur_lines(volume)]
+    for name, value in lines:
         click.echo(f"{name:<12} {value}")
 
 

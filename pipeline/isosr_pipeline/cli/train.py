@@ -52,7 +52,7 @@ from isosr_pipeline.training_settings import METHODS, TrainSettings
 @switch("gradient_checkpointing", "Less memory, more time; the same result.")
 @setting("psf", "PSF.tif", "The PSF, to deconvolve with; see psf --from-beads.")
 @setting("psf_voxel_size", "Z,Y,X", "Of PSF.tif, in µm, where it doesn't say it.")
-@setting("axial_fwhm", "UM", "Of a Gaussian PSF along z, in place of a file.")
+@setting("axial_fwhm", "UM", "Along z: of the PSF; for self-blur, of what is left of it.")
 @setting("lateral_fwhm", "UM", "Of that PSF along y and x; 0: undo z only.")
 @setting("resolution", "lateral|full", "To deconvolve to: that along y and x, or beyond it.")
 @setting("window", "LOW,HIGH", "Intensities that are 0 and 1; default: recorded.")

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from isosr_pipeline.axial_blur import FWHM_PER_SIGMA, AxialBlur, Square, estimate
 from isosr_pipeline.blur_depth import Stratum
-from isosr_pipeline.blur_picture import draw_blur
+from isosr_pipeline.blur_form import Point
+from isosr_pipeline.blur_picture import Drawn, draw_blur
 from isosr_pipeline.blur_warnings import NOTHING, warnings
 from isosr_pipeline.errors import InputError, OutputExistsError
 from isosr_pipeline.level_reader import LevelReader
@@ -102,6 +103,20 @@ class TransferFunction(_Record):
     half_amplitude_fwhm_um: float | None
 
 
+class Measured(_Record):
+    """What was measured at a frequency along z: the logarithm of the power over that in the plane.
+
+    Attributes
+    ----------
+    frequency_per_um, logarithm, error : float
+        The last is a standard error.
+    """
+
+    frequency_per_um: float
+    logarithm: float
+    error: float
+
+
 class Estimate(_Record):
     """The blur along z, beyond that in the plane.
 
@@ -122,6 +137,7 @@ class Estimate(_Record):
     depths : tuple of DepthEstimate
     transfer : TransferFunction or None
         None: too little is known to tell.
+    measured : tuple of Measured
     """
 
     width: WidthEstimate
@@ -135,6 +151,7 @@ class Estimate(_Record):
     depth_probability: float
     depths: tuple[DepthEstimate, ...]
     transfer: TransferFunction | None
+    measured: tuple[Measured, ...] = ()
 
     @classmethod
     def of(cls, blur: AxialBlur, size: float) -> Estimate:
@@ -158,6 +175,22 @@ class Estimate(_Record):
             depth_probability=blur.depth.probability,
             depths=tuple(DepthEstimate.of(s, size) for s in blur.depth.strata),
             transfer=transfer,
+            measured=tuple(
+                Measured(frequency_per_um=p.frequency / size, logarithm=p.logarithm, error=p.error)
+                for p in blur.points
+            ),
+        )
+
+    def drawn(self, size: float) -> Drawn:
+        """Return what a picture shows; the size of a lateral voxel is in µm."""
+        known = self.transfer
+        curve = zip(known.frequencies_per_um, known.amplitudes, strict=True) if known else ()
+        return Drawn(
+            lateral=Square(self.width.square_voxels, self.width.square_error_voxels),
+            points=tuple(
+                Point(m.frequency_per_um * size, m.logarithm, m.error) for m in self.measured
+            ),
+            curve=tuple((f * size, amplitude) for f, amplitude in curve),
         )
 
 
@@ -231,7 +264,7 @@ def describe_blur(
         When `plot` is there and may not be replaced.
     """
     if plot is not None:
-        _check_plot(plot, overwrite)
+        check_plot(plot, overwrite)
     volume = Volume(store)
     volume.require_complete()
     if not 0 <= channel < volume.shape[0]:
@@ -246,10 +279,8 @@ def describe_blur(
     except InputError as error:
         raise InputError(f"{store}: {error}") from error
     blur = _estimated(volume, channel, places, grid)
-    if plot is not None:
-        _write(plot, draw_blur(blur, f"{volume.path.name}, channel {channel}"))
     z, _, x = volume.voxel_size
-    return VolumeBlur(
+    found = VolumeBlur(
         store=str(store),
         channel=channel,
         voxel_size_um=x,
@@ -261,6 +292,9 @@ def describe_blur(
         estimate=blur and Estimate.of(blur, x),
         warnings=tuple(warnings(blur)) if blur else (NOTHING,),
     )
+    if plot is not None:
+        write_plot(plot, found)
+    return found
 
 
 def _estimated(
@@ -276,7 +310,16 @@ def _estimated(
     return estimate(grid, spectra, places.depths)
 
 
-def _check_plot(path: Path, overwrite: bool) -> None:
+def check_plot(path: Path, overwrite: bool) -> None:
+    """Refuse a path that no picture can be written to.
+
+    Raises
+    ------
+    InputError
+        When it is no SVG file, or can't be made.
+    OutputExistsError
+        When it is there and may not be replaced.
+    """
     if path.suffix.lower() != ".svg":
         raise InputError(f"{path} has the suffix {path.suffix!r}; a picture is written as .svg")
     if path.is_dir() or (path.exists() and not overwrite):
@@ -286,7 +329,10 @@ def _check_plot(path: Path, overwrite: bool) -> None:
     check_creatable(path, replace=overwrite)
 
 
-def _write(path: Path, text: str) -> None:
+def write_plot(path: Path, blur: VolumeBlur) -> None:
+    """Draw the blur of a volume as an SVG file; see `draw_blur`."""
+    drawn = blur.estimate.drawn(blur.voxel_size_um) if blur.estimate else None
+    text = draw_blur(drawn, f"{Path(blur.store).name}, channel {blur.channel}")
     partial = partial_path(path)
     with creating(path):
         try:

@@ -26,8 +26,18 @@ from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.paths import check_creatable
 from isosr_pipeline.progress import Reporter, SilentReporter
-from isosr_pipeline.resuming import alone, begin, describe_run, find, going_back, is_begun
+from isosr_pipeline.resuming import (
+    TOLD,
+    alone,
+    begin,
+    describe_run,
+    find,
+    going_back,
+    is_begun,
+    recorded_run,
+)
 from isosr_pipeline.settings import IfExists
+from isosr_pipeline.steps.residual_blur import ResidualBlur, find_residual_blur, recorded_blur
 from isosr_pipeline.steps.train_nothing import save_deconvolution
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.team import Team, check_devices, launch
@@ -35,6 +45,7 @@ from isosr_pipeline.training import optimise
 from isosr_pipeline.training_settings import (
     OTCycleGANSettings,
     RichardsonLucySettings,
+    SelfBlurSettings,
     TrainSettings,
 )
 
@@ -99,15 +110,21 @@ def _train(
     # The same everywhere: all begin with the same weights, and look at the same planes.
     torch.manual_seed(settings.seed)
     crops = _crops(stores, settings)
-    objective = create_objective(
-        settings.method, settings.parameters(), team.fabric.device, _z_step(crops)
-    )
-    objective.execution = Execution(team.fabric)
     run = describe_run(stores, model, settings, team)
     found = team.first(partial(find, model, if_exists, run))
     if found == "model":
         team.reporter.say(f"{model} is trained already")
         return
+    parameters = settings.parameters()
+    if isinstance(settings, SelfBlurSettings):
+        begun = found == "checkpoint"
+        blur = team.first(partial(_residual_blur, crops, settings, model if begun else None))
+        for line in blur.lines():
+            team.reporter.say(line)
+        run[TOLD] = blur.model_dump(mode="json")
+        parameters["degradation"] = blur.degradation
+    objective = create_objective(settings.method, parameters, team.fabric.device, _z_step(crops))
+    objective.execution = Execution(team.fabric)
     if found is None and settings.init is not None:
         # Before a model is cleared away for it, so that one of another kind costs nothing.
         _check_init(settings.init, settings, _voxel_size(crops))
@@ -119,6 +136,13 @@ def _train(
         if isinstance(settings, OTCycleGANSettings) and settings.compile:
             _compile(objective, settings, team)
         _optimise(objective, crops, model, settings, start, team)
+
+
+def _residual_blur(crops: Crops, settings: SelfBlurSettings, begun: Path | None) -> ResidualBlur:
+    """Tell the blur, or return the one that a begun training has."""
+    if begun is not None:
+        return recorded_blur(recorded_run(begun), begun)
+    return find_residual_blur(crops.stores, crops.windows, settings.seed, settings.axial_fwhm)
 
 
 def _optimise(
@@ -236,8 +260,7 @@ def _voxel_size(crops: Crops) -> float:
 
 def _z_step(crops: Crops) -> float:
     """Return how far measured planes lie apart, in voxels of the isotropic grid."""
-    z, _y, x = Volume(crops.stores[0]).voxel_size
-    return z / x
+    return 1 / IsotropicView(Volume(crops.stores[0])).planes_per_voxel
 
 
 def _crops(stores: Sequence[Path], settings: TrainSettings) -> Crops:

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from scipy import ndimage
+
+from isosr_models.checkpoint import Progress, load_checkpoint, save_checkpoint
+from isosr_models.configs import Degradation, SelfBlurConfig
+from isosr_models.errors import DivergedError, ModelConfigError
+from isosr_models.layers import calibrate
+from isosr_models.methods import create_objective
+from isosr_models.model_folder import load_restorer, read_description, save_model
+from isosr_models.self_blur import SelfBlur
+from isosr_models.slices import SliceNetwork
+from isosr_models.unet2d import UNet2d
+
+CPU = torch.device("cpu")
+SMALL = {"width": 4, "planes": 2}
+KNOWN = Degradation(square_x=4.0, square_y=6.0, error=0.2, noise_gain=0.0, noise_floor=1e-4)
+
+
+def _crops(count: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    return [torch.rand(2, 1, 16, 32, 32, generator=generator) for _ in range(count)]
+
+
+def _objective(z_step: float = 1.0, **change: object) -> SelfBlur:
+    torch.manual_seed(0)
+    parameters = {**SMALL, **change, "degradation": KNOWN}
+    objective = create_objective("self-blur", parameters, CPU, z_step)
+    assert isinstance(objective, SelfBlur)
+    return objective
+
+
+def test_the_network_begins_as_the_identity_also_above_the_window():
+    plane = 5 * torch.rand(2, 1, 32, 36)
+    assert torch.equal(UNet2d(4)(plane), plane)
+    with pytest.raises(ModelConfigError, match="width is 0"):
+        UNet2d(0)
+
+
+def test_the_receptive_field_reaches_23_voxels_and_no_further():
+    """Measured by gradients, with nothing in the way of any path; by places in a pooling cell."""
+    torch.manual_seed(0)
+    network = UNet2d(2).double()
+    torch.nn.init.normal_(network.head.weight)
+    network.pool = torch.nn.AvgPool2d(2)
+    for module in list(network.modules()):
+        if isinstance(module, torch.nn.Sequential):
+            module[1] = module[3] = torch.nn.Identity()
+    reaches = []
+    for position in range(28, 32):
+        plane = torch.rand((1, 1, 64, 8), dtype=torch.double, requires_grad=True)
+        network(plane)[0, 0, position, 4].backward()
+        reached = plane.grad[0, 0].abs().amax(dim=1).nonzero().flatten()
+        reaches.append(max(position - int(reached[0]), int(reached[-1]) - position))
+    assert max(reaches) == UNet2d.receptive_radius == 23
+    assert min(reaches) > 16
+
+
+def test_a_model_folder_says_how_its_network_is_built(tmp_path):
+    network = SliceNetwork(UNet2d(3))
+    torch.nn.init.normal_(network.plane.head.weight)
+    save_model(
+        tmp_path,
+        {"generator": network},
+        method="self-blur",
+        window_percentiles=(0.03, 99.97),
+        training={},
+    )
+    description = read_description(tmp_path)
+    assert description.network.model_dump() == {"kind": "slice-unet2d", "width": 3}
+    assert str(description.network) == "2D U-Net of width 3 on XZ and YZ slices"
+    restorer = load_restorer(tmp_path)
+    assert (
+        (restorer.halo, restorer.stride)
+        == (23, 4)
+        == (
+            description.network.receptive_radius,
+            description.network.stride,
+        )
+    )
+    assert restorer.normalised
+    assert not restorer.saturates
+    block, keep = torch.rand(1, 1, 56, 60, 64), (slice(24, 30), slice(24, 36), slice(23, 41))
+    with torch.no_grad():
+        expected = network(block)[:, :, *keep]
+    assert torch.allclose(restorer(block, keep), expected, atol=1e-5)
+
+
+def test_steps_make_planes_sharper():
+    """Discs that are blurred along one axis: the network comes nearer to them."""
+    rng = np.random.default_rng(0)
+    voxels = ndimage.gaussian_filter((rng.random((16, 48, 48)) < 0.01).astype(float), (0, 1, 1))
+    crops = torch.from_numpy(10 * voxels).float()[None, None]
+    objective = _objective(width=8, learning_rate=3e-3, planes=4)
+    losses = [objective.step(crops)["restoration"] for _ in range(60)]
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])
+    given, restored, added = objective.contrast()
+    assert restored > given
+    assert added > 0
+
+
+def test_the_learning_rate_falls_in_the_last_third_to_a_hundredth():
+    objective = _objective(learning_rate=1e-3)
+    rates = []
+    for share in (0.0, 0.6, 5 / 6, 1.0, 1.5):
+        objective.set_share(share)
+        rates.append(objective.optimisers()["adam"].param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 1e-5, 1e-5])
+
+
+@pytest.mark.parametrize("z_step", [1.0, 2.5])
+def test_it_goes_on_from_a_checkpoint_bit_for_bit(tmp_path, z_step):
+    crops = _crops(6)
+
+    def steps(objective: SelfBlur, first: int, stop: int) -> None:
+        for number in range(first, stop):
+            objective.set_share(number / 6)
+            objective.step(crops[number])
+
+    straight = _objective(z_step)
+    steps(straight, 0, 6)
+    begun = _objective(z_step)
+    steps(begun, 0, 3)
+    save_checkpoint(tmp_path, begun, Progress(iterations=3, seconds=1.0, run={}))
+    resumed = _objective(z_step)
+    torch.rand(7)
+    assert load_checkpoint(tmp_path, resumed).iterations == 3
+    steps(resumed, 3, 6)
+    for name, value in straight.restorer.state_dict().items():
+        assert torch.equal(value, resumed.restorer.state_dict()[name])
+
+
+def test_a_loss_that_is_not_finite_changes_nothing():
+    objective = _objective()
+    objective.step(_crops(1)[0])
+    before = {k: v.clone() for k, v in objective.restorer.state_dict().items()}
+    with pytest.raises(DivergedError, match="loss is nan"):
+        objective.step(torch.full((1, 1, 16, 32, 32), float("nan")))
+    for name, value in objective.restorer.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_there_is_no_normalisation_to_freeze():
+    objective = _objective()
+    before = {k: v.clone() for k, v in objective.restorer.state_dict().items()}
+    objective.freeze_norm([_crops(1)[0][:1]])
+    objective.release_norm()
+    calibrate(objective.restorer, [_crops(1)[0][:1]])
+    assert not objective.norm_frozen
+    for name, value in objective.restorer.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [SMALL, {**SMALL, "degradation": {"square_x": -1}}, {"degradation": KNOWN, "blur": "unet"}],
+)
+def test_a_degradation_is_needed_and_nothing_else_is_known(parameters):
+    with pytest.raises(ValidationError):
+        create_objective("self-blur", parameters, CPU)
+    assert SelfBlurConfig().width == 32
