@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from socket import gethostname
 
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from isosr_pipeline.errors import BusyError
 from isosr_pipeline.locking import passing_lock
 from isosr_pipeline.paths import there_meanwhile
 
@@ -19,6 +21,8 @@ FILE = ".leader"
 """In a brain's folder of results, while a process leads the work on it from outside of a chain."""
 
 _SAME_SECOND = 1.0
+_TRIES = 5
+_SECONDS_BETWEEN_TRIES = 0.1
 
 
 class Leader(BaseModel):
@@ -77,9 +81,22 @@ def leading(output: Path) -> Iterator[None]:
         f"{output}: {other or 'another process'} leads the work on this brain in jobs of a site; "
         "wait for it, or stop it by isosr-pipeline cancel"
     )
-    with there_meanwhile(output), passing_lock(output / FILE, output, busy):
+    with there_meanwhile(output), ExitStack() as held:
+        _enter(held, output, busy)
         (output / FILE).write_text(me.model_dump_json(), encoding="utf-8")
         yield
+
+
+def _enter(held: ExitStack, output: Path, busy: str) -> None:
+    """Take the lock; whoever only looks who leads holds it for a moment, too."""
+    for _ in range(_TRIES):
+        with suppress(BusyError):
+            held.enter_context(passing_lock(output / FILE, output, busy))
+            return
+        if find_leader(output) is not None:
+            break
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+    held.enter_context(passing_lock(output / FILE, output, busy))
 
 
 def find_leader(output: Path) -> Leader | None:

@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from isosr_cluster.slurm.commands import Job
 from isosr_cluster.slurm.scripts import BEGINS
 from isosr_cluster.slurm.site import Site
 from isosr_pipeline.batch.chains import Chain, Terms, script_of
+from isosr_pipeline.batch.checking import check_chains
 from isosr_pipeline.batch.entries import Entry
 from isosr_pipeline.batch.freezing import brain_copy, freeze, frozen_text
-from isosr_pipeline.batch.lanes import Lanes
+from isosr_pipeline.batch.lanes import InFlight, Lanes
 from isosr_pipeline.batch.logs import ending, last_error
 from isosr_pipeline.batch.records import locked
 from isosr_pipeline.batch.submitting import _begin, as_begun
@@ -216,7 +219,7 @@ def test_a_frozen_brain_says_the_device_that_its_training_gets(brain, site, tmp_
 
 
 def test_lanes_hold_so_many_chains_and_no_more():
-    free = Lanes(None, ["1", "2"])
+    free = Lanes(None, [in_flight("1"), in_flight("2")])
     free.add("3")
     assert free.before == []
 
@@ -225,10 +228,11 @@ def test_lanes_hold_so_many_chains_and_no_more():
     for end in ("a", "b", "c", "d", "e"):
         waited.append(lanes.before)
         lanes.add(end)
-    assert waited == [[], [], ["a"], ["b"], ["c"]]
+    # Not only for the one before, which may be cancelled while an earlier one runs.
+    assert waited == [[], [], ["a"], ["b"], ["a", "c"]]
 
     # One is in flight: one place is free, and the next waits for the one in flight.
-    lanes = Lanes(2, ["x"])
+    lanes = Lanes(2, [in_flight("x")])
     assert lanes.before == []
     lanes.add("a")
     assert lanes.before == ["x"]
@@ -236,11 +240,62 @@ def test_lanes_hold_so_many_chains_and_no_more():
     lanes.extend("x", "y")
     assert lanes.before == ["y"]
 
-    # More are in flight than there are places: all in a lane must end.
-    lanes = Lanes(2, ["1", "2", "3", "4", "5"])
-    assert lanes.before == ["2", "4"]
+    # More are in flight than there are places: those that are too many must end, too.
+    lanes = Lanes(2, [in_flight(end) for end in "12345"])
+    assert lanes.before == ["1", "2", "3", "4"]
     lanes.add("a")
-    assert lanes.before == ["1", "3", "5"]
+    assert lanes.before == ["1", "2", "3", "5"]
+    lanes.extend("3", "6")
+    assert lanes.before == ["1", "2", "6", "5"]
+
+    # Of a to f in two lanes, e was cancelled: d waits for b, and f for both.
+    now = [in_flight(*text) for text in ("a", "b", "ca", "db", "fbd")]
+    assert Lanes(2, now).before == ["a", "c"]
+
+
+def in_flight(end: str, *after: str) -> InFlight:
+    return InFlight(end, frozenset(after))
+
+
+EVENTS = st.sampled_from(["submit", "end", "cancel", "anew"])
+
+
+@given(
+    most=st.integers(1, 4),
+    events=st.lists(
+        st.tuples(st.sampled_from(["submit", "end", "cancel", "anew"]), st.integers(0, 99))
+    ),
+)
+def test_whatever_ends_or_is_cancelled_there_are_never_too_many(most, events):
+    waiting: dict[str, set[str]] = {}
+    running: list[str] = []
+    lanes, count = Lanes(most, []), 0
+
+    def gone(end: str) -> None:
+        for after in waiting.values():
+            after.discard(end)
+        for other in [other for other, after in waiting.items() if not after]:
+            running.append(other)
+            del waiting[other]
+
+    for event, which in events:
+        live = [*running, *waiting]
+        if event == "submit":
+            waiting[str(count)] = {end for end in lanes.before if end in live}
+            lanes.add(str(count))
+            count += 1
+            gone("")
+        elif event == "anew":
+            chains = [in_flight(end, *waiting.get(end, ())) for end in sorted(live, key=int)]
+            lanes = Lanes(most, chains)
+        elif live:
+            end = (running if event == "end" and running else live)[which % len(running or live)]
+            if end in running:
+                running.remove(end)
+            waiting.pop(end, None)
+            gone(end)
+        assert len(running) <= most
+        assert running or not waiting
 
 
 def test_one_process_at_a_time_submits_a_brain(tmp_path):
@@ -433,6 +488,11 @@ def test_what_is_submitted_later_is_as_what_was_submitted_first(brain, site, tmp
     assert (found.workers, found.site, now.brain.restore.block) == (3, described, "auto")
     assert "what differs now does not count: the brain file, the site file, workers (now 5" in told
     assert "--workers 3 &" in script_of(now, "restore", found)
+
+    # What run has queued is no part of it, whatever copies an earlier submission left.
+    train = Job(8, "RUNNING", "0:01", "1:00", "n1", "", f"{entry().tag}:train", "isosr-train")
+    with pytest.raises(InputError, match=r"run is at work on this brain \(train is job 8\)"):
+        check_chains([Chain(entry(), STEPS[1:], {"train": train})], Terms(described, site))
 
     # Once none of its jobs is left, the brain is as its file says.
     record = _begin(Chain(entry(), STEPS, {}), Terms(read_site(site), site))

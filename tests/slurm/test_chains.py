@@ -276,6 +276,19 @@ def test_no_more_brains_are_in_flight_than_may_be(isosr, brain, site, tmp_path, 
     assert len(lines) == 2 * 4 * len(files)
 
 
+def test_a_brain_that_is_cancelled_brings_no_other_forward(isosr, brain, site, hold, tmp_path):
+    first, second, third = (brain(name) for name in "abc")
+    assert isosr("submit", first, second, third, "--site", site, "--max-brains", 1) == 0
+    wait_for(lambda: len(noted(tmp_path)) == 1)
+    assert isosr("cancel", second) == 0
+    assert jobs_of(third)["convert"].after == (jobs_of(first)["evaluate"].id,)
+    # Nor does one that is submitted later.
+    assert isosr("submit", second, "--site", site, "--max-brains", 1) == 0
+    ends = {jobs_of(one)["evaluate"].id for one in (first, third)}
+    assert set(jobs_of(second)["convert"].after) == ends
+    assert isosr("cancel", first, second, third) == 0
+
+
 def test_cancel_ends_the_jobs_of_a_brain_and_no_others(
     isosr, brain, site, hold, slurm, tmp_path, capsys
 ):

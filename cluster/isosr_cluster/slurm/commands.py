@@ -36,10 +36,11 @@ _ENDED = {
     "REVOKED",
     "TIMEOUT",
 }
-_HABITS = ("SBATCH_", "SQUEUE_", "SCANCEL_")
+_HABITS = ("SBATCH_", "SQUEUE_", "SCANCEL_", "SINFO_")
 _INHERITED = ("SLURM_RESTART_COUNT", "SLURM_JOB_START_TIME", "SLURM_JOB_END_TIME")
 _NUMBER = re.compile(r"(?P<number>\d+)(?:;\S+)?")
-_COLUMNS = ("%A", "%T", "%M", "%l", "%N", "%r", "%k", "%j")
+_AFTER = re.compile(r"afterany:(\d+)")
+_COLUMNS = ("%A", "%T", "%M", "%l", "%N", "%r", "%k", "%j", "%E")
 _BETWEEN = "\x1f"
 _NONE = ("", "(null)", "None", "n/a")
 
@@ -61,6 +62,8 @@ class Job:
         Why it waits or has ended; empty where there is nothing to say.
     comment, name : str
         As it was submitted with.
+    after : tuple of int
+        Jobs that must have ended, however they do, before it begins.
     """
 
     id: int
@@ -71,6 +74,7 @@ class Job:
     reason: str
     comment: str
     name: str
+    after: tuple[int, ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -209,8 +213,9 @@ def _parsed(line: str) -> Job | None:
         return None
     number, *texts = (part.strip() for part in parts)
     state, *rest = ("" if text in _NONE else text for text in texts)
-    elapsed, limit, node, reason, comment, name = rest
-    return Job(int(number), state, elapsed, limit, node, reason, comment, name)
+    elapsed, limit, node, reason, comment, name, waits_for = rest
+    after = tuple(map(int, _AFTER.findall(waits_for)))
+    return Job(int(number), state, elapsed, limit, node, reason, comment, name, after)
 
 
 def _patiently(command: Sequence[str], script: str | None = None) -> str:
@@ -238,6 +243,9 @@ def _run(command: Sequence[str], script: str | None = None) -> str:
             errors="replace",
             timeout=_SECONDS_TO_ANSWER,
             env=environment,
+            # Ctrl-C and a terminal that closes are for this process, which has to know afterwards
+            # what SLURM was asked for.
+            process_group=0,
             check=False,
         )
     except FileNotFoundError as error:
@@ -249,6 +257,11 @@ def _run(command: Sequence[str], script: str | None = None) -> str:
         raise SlurmBusyError(
             f"{command[0]} did not answer within {_SECONDS_TO_ANSWER:g} s (Socket timed out)"
         ) from error
+    if done.returncode < 0:
+        raise SlurmError(
+            f"{command[0]} was ended by signal {-done.returncode} before it answered; look with "
+            "squeue what has become of it"
+        )
     if done.returncode:
         told = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         passing = any(words in told for words in (*_BUSY, *_LIMITS))

@@ -87,7 +87,10 @@ def _stop_leaders(entries: Sequence[Entry], say: Callable[[str], None]) -> None:
         if leader is None:
             continue
         process = leader.process()
-        if process is None or process.uids().effective != os.geteuid():
+        with suppress(psutil.NoSuchProcess):
+            if process is not None and process.uids().effective != os.geteuid():
+                process = None
+        if process is None:
             raise BusyError(
                 f"{entry.label}: {leader} leads the work on this brain, would replace jobs that "
                 "are ended, and can't be stopped from here; stop it where it runs (Ctrl-C, or "

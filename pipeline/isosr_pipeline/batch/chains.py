@@ -12,6 +12,7 @@ from isosr_cluster.slurm.scripts import JOBS, Driver, driver_script, plain_name,
 from isosr_cluster.slurm.site import Resources, Site
 from isosr_pipeline.batch.entries import Entry
 from isosr_pipeline.batch.freezing import JOBS_FOLDER, brain_copy, site_copy
+from isosr_pipeline.batch.lanes import InFlight
 from isosr_pipeline.batch.records import LOGS_FOLDER
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.site_files import kind_for
@@ -106,19 +107,22 @@ def step_of(job: Job, tag: str) -> Step | None:
     return next((step for step in STEPS if job.comment == f"{tag}:{step}"), None)
 
 
-def ends_of(jobs: Iterable[Job]) -> list[str]:
-    """Return the last job of each of this user's chains in flight, as they were submitted.
+def chains_of(jobs: Iterable[Job]) -> list[InFlight]:
+    """Return this user's chains in flight, as they were submitted.
 
     Parameters
     ----------
     jobs : iterable of Job
     """
-    last: dict[str, Job] = {}
+    chains: dict[str, list[Job]] = {}
     for job in sorted(jobs, key=lambda job: job.id):
         tag, _, step = job.comment.rpartition(":")
         if not job.ended and tag.startswith("isosr:") and step in STEPS:
-            last[tag] = job
-    return [str(job.id) for job in sorted(last.values(), key=lambda job: job.id)]
+            chains.setdefault(tag, []).append(job)
+    return [
+        InFlight(str(chain[-1].id), frozenset(map(str, chain[0].after)))
+        for chain in sorted(chains.values(), key=lambda chain: chain[-1].id)
+    ]
 
 
 def resources_of(step: Step, brain: Brain, site: Site) -> Resources:

@@ -11,9 +11,17 @@ from isosr_cluster.slurm.limits import refuse_too_long
 from isosr_cluster.slurm.site import Resources
 from isosr_models.errors import ModelError
 from isosr_models.model_folder import read_description
-from isosr_pipeline.batch.chains import Chain, Terms, jobs_of, resources_of, script_of
+from isosr_pipeline.batch.chains import (
+    Chain,
+    Terms,
+    job_name,
+    jobs_of,
+    resources_of,
+    script_of,
+)
 from isosr_pipeline.batch.entries import refuse
 from isosr_pipeline.batch.freezing import brain_copy, frozen_text
+from isosr_pipeline.batch.records import read_record
 from isosr_pipeline.engine.output import check_output
 from isosr_pipeline.errors import InputError, MissingInputError, ResumeError
 from isosr_pipeline.leading import find_leader
@@ -88,7 +96,15 @@ def _check_live(chain: Chain) -> None:
             f"the command run is at work on this brain ({leader}); wait for it, or cancel the "
             "brain first"
         )
-    if chain.live and not brain_copy(chain.entry.brain.output).is_file():
+    output = chain.entry.brain.output
+    record = read_record(output) if chain.live else None
+    own = {job.id for job in record.jobs} if record else set()
+    # One that was submitted last before an interruption is not recorded, and has its name.
+    foreign = any(
+        job.id not in own and job.name != job_name(chain.entry, step)
+        for step, job in chain.live.items()
+    )
+    if foreign or (chain.live and not brain_copy(output).is_file()):
         jobs = ", ".join(f"{step} is job {job.id}" for step, job in chain.live.items())
         raise InputError(
             f"the command run is at work on this brain ({jobs}); wait for it, or cancel the brain "

@@ -14,7 +14,7 @@ from isosr_models.model_folder import write_durably
 from isosr_pipeline.batch.chains import (
     Chain,
     Terms,
-    ends_of,
+    chains_of,
     job_name,
     log_path,
     look,
@@ -72,7 +72,7 @@ def submit_batch(
         chains = [look(entry, jobs) for entry in entries]
         check_chains(chains, terms)
         check_at_slurm(chains, terms)
-        lanes = Lanes(max_brains, ends_of(jobs))
+        lanes = Lanes(max_brains, chains_of(jobs))
         count = 0
         for entry in entries:
             with locked(entry.brain.output):
@@ -102,7 +102,7 @@ def planned_scripts(
     jobs = list(commands.find_jobs().values()) if commands.is_available() else []
     chains = [look(entry, jobs) for entry in entries]
     check_chains(chains, terms)
-    lanes = Lanes(max_brains, ends_of(jobs))
+    lanes = Lanes(max_brains, chains_of(jobs))
     for chain in chains:
         previous = str(chain.live[chain.last_live].id) if chain.live else None
         first = previous
