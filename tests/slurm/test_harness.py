@@ -98,7 +98,7 @@ def test_a_daemon_that_does_not_start_shows_its_log(monkeypatch, tmp_path):
     broken.write_text("#!/bin/sh\necho no room on this machine\nexit 7\n")
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    with pytest.raises(SlurmTestError, match=r"n1 has ended with exit code 7\n(.|\n)*no room"):
+    with pytest.raises(SlurmTestError, match=r"n\d has ended with exit code 7\n(.|\n)*no room"):
         Slurm()
     started = {process.pid for process in psutil.Process().children()}
     assert started <= before
