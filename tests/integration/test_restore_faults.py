@@ -302,7 +302,7 @@ def test_what_the_network_makes_of_nothing_is_named_and_not_written(
 
 def of_the_next_format(model: Path) -> None:
     description = json.loads((model / "model.json").read_text())
-    (model / "model.json").write_text(json.dumps({**description, "format": 2}))
+    (model / "model.json").write_text(json.dumps({**description, "format": 3}))
 
 
 def without_weights(model: Path) -> None:
@@ -315,7 +315,7 @@ def without_weights(model: Path) -> None:
         (lambda model: cut(model / "weights.safetensors"), r"safetensors .*cut short"),
         (without_weights, r"has no weights\.safetensors"),
         (lambda model: cut(model / "model.json"), r"model\.json .*cut short"),
-        (of_the_next_format, r"model\.json has format 2, and this program reads 1"),
+        (of_the_next_format, r"model\.json has format 3, and this program reads 1 and 2"),
     ],
     ids=["weights cut", "no weights", "description cut", "next format"],
 )
