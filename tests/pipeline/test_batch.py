@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from isosr_cluster.slurm.commands import Job
 from isosr_cluster.slurm.scripts import BEGINS
 from isosr_cluster.slurm.site import Site
+from isosr_pipeline.batch.begun import as_begun, differences
 from isosr_pipeline.batch.chains import Chain, Terms, script_of
 from isosr_pipeline.batch.checking import check_chains
 from isosr_pipeline.batch.entries import Entry
@@ -24,7 +25,7 @@ from isosr_pipeline.batch.freezing import brain_copy, freeze, frozen_text
 from isosr_pipeline.batch.lanes import InFlight, Lanes
 from isosr_pipeline.batch.logs import ending, last_error
 from isosr_pipeline.batch.records import locked
-from isosr_pipeline.batch.submitting import _begin, as_begun
+from isosr_pipeline.batch.submitting import _begin
 from isosr_pipeline.batch.turns import own_turn
 from isosr_pipeline.brain import read_brain
 from isosr_pipeline.errors import BusyError, InputError
@@ -467,33 +468,40 @@ def test_what_is_submitted_later_is_as_what_was_submitted_first(brain, site, tmp
     def entry() -> Entry:
         return Entry("one.yaml", read_brain(file))
 
-    first = Chain(entry(), STEPS, {})
-    (tmp_path / "out" / "one" / "jobs").mkdir(parents=True)
-    _begin(first, Terms(described, site, workers=3))
+    def chain(terms: Terms, live: bool = False) -> Chain:
+        return Chain(entry(), terms, STEPS, {"convert": convert} if live else {})
+
     convert = Job(7, "RUNNING", "0:01", "1:00", "n1", "", f"{entry().tag}:convert", "convert-one")
+    (tmp_path / "out" / "one" / "jobs").mkdir(parents=True)
+    _begin(chain(Terms(described, site, workers=3)))
 
-    def completed(terms: Terms) -> tuple[Entry, Terms, list[str]]:
-        said: list[str] = []
-        record = _begin(Chain(entry(), STEPS, {"convert": convert}), terms)
-        return *as_begun(entry(), terms, record, said.append), said
+    def completed(terms: Terms) -> tuple[Chain, list[str]]:
+        given = chain(terms, live=True)
+        now = as_begun(given)
+        _begin(now)
+        check_chains([now])
+        return now, differences(given, now)
 
-    _, found, said = completed(Terms(described, site))
-    assert (found.workers, said) == (3, [])
-    _, found, said = completed(Terms(described, site, workers=3))
-    assert (found.workers, said) == (3, [])
+    now, changed = completed(Terms(described, site))
+    assert (now.terms.workers, changed) == (3, [])
+    now, changed = completed(Terms(described, site, workers=3))
+    assert (now.terms.workers, changed) == (3, [])
 
     brain("one", restore={"block": 64}, workers=5, cluster="site.yaml")
-    site.write_text(SITE.replace("restarts: 3", "restarts: 4"))
-    now, found, (told,) = completed(Terms(read_site(site), site))
-    assert (found.workers, found.site, now.brain.restore.block) == (3, described, "auto")
-    assert "what differs now does not count: the brain file, the site file, workers (now 5" in told
-    assert "--workers 3 &" in script_of(now, "restore", found)
+    # What is given now is not looked at: this site would have no jobs for convert.
+    site.write_text(re.sub("\ncpu:.*", "", SITE.replace("restarts: 3", "restarts: 4")))
+    now, changed = completed(Terms(read_site(site), site))
+    assert (now.terms.workers, now.terms.site) == (3, described)
+    assert now.entry.brain.restore.block == "auto"
+    assert changed == ["the brain file", "the site file", "workers (now 5, and 3 then)"]
+    assert "--workers 3 &" in script_of(now.entry, "restore", now.terms)
 
     # What run has queued is no part of it, whatever copies an earlier submission left.
     train = Job(8, "RUNNING", "0:01", "1:00", "n1", "", f"{entry().tag}:train", "isosr-train")
+    foreign = Chain(entry(), Terms(described, site), STEPS[1:], {"train": train})
     with pytest.raises(InputError, match=r"run is at work on this brain \(train is job 8\)"):
-        check_chains([Chain(entry(), STEPS[1:], {"train": train})], Terms(described, site))
+        check_chains([as_begun(foreign)])
 
     # Once none of its jobs is left, the brain is as its file says.
-    record = _begin(Chain(entry(), STEPS, {}), Terms(read_site(site), site))
+    record = _begin(chain(Terms(read_site(site), site)))
     assert record.workers == 5

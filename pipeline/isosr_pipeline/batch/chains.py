@@ -22,39 +22,6 @@ from isosr_pipeline.steps.train_in_job import training_resources
 
 
 @dataclass(frozen=True)
-class Chain:
-    """The chain of a brain, as it stands.
-
-    Parameters
-    ----------
-    entry : Entry
-    left : tuple of str
-        Steps that are not complete.
-    live : dict of str to Job
-        Jobs that wait or run, by their steps.
-    """
-
-    entry: Entry
-    left: tuple[Step, ...]
-    live: Mapping[Step, Job]
-
-    @property
-    def missing(self) -> tuple[Step, ...]:
-        """The steps to submit jobs for; none where what is live must end first."""
-        without = tuple(step for step in self.left if step not in self.live)
-        if not self.live or not without:
-            return without
-        # A submission that was interrupted is gone on with. Jobs that wait for a step which has
-        # none any more are about to be cancelled by SLURM.
-        return without if STEPS.index(without[0]) > STEPS.index(self.last_live) else ()
-
-    @property
-    def last_live(self) -> Step:
-        """The last of the steps that have live jobs."""
-        return max(self.live, key=STEPS.index)
-
-
-@dataclass(frozen=True)
 class Terms:
     """On what terms jobs are submitted.
 
@@ -75,12 +42,48 @@ class Terms:
     cluster: str | None = None
 
 
-def look(entry: Entry, jobs: Iterable[Job]) -> Chain:
+@dataclass(frozen=True)
+class Chain:
+    """The chain of a brain, as it stands.
+
+    Parameters
+    ----------
+    entry : Entry
+    terms : Terms
+    left : tuple of str
+        Steps that are not complete.
+    live : dict of str to Job
+        Jobs that wait or run, by their steps.
+    """
+
+    entry: Entry
+    terms: Terms
+    left: tuple[Step, ...]
+    live: Mapping[Step, Job]
+
+    @property
+    def missing(self) -> tuple[Step, ...]:
+        """The steps to submit jobs for; none where what is live must end first."""
+        without = tuple(step for step in self.left if step not in self.live)
+        if not self.live or not without:
+            return without
+        # A submission that was interrupted is gone on with. Jobs that wait for a step which has
+        # none any more are about to be cancelled by SLURM.
+        return without if STEPS.index(without[0]) > STEPS.index(self.last_live) else ()
+
+    @property
+    def last_live(self) -> Step:
+        """The last of the steps that have live jobs."""
+        return max(self.live, key=STEPS.index)
+
+
+def look(entry: Entry, terms: Terms, jobs: Iterable[Job]) -> Chain:
     """Return the chain of a brain as it stands.
 
     Parameters
     ----------
     entry : Entry
+    terms : Terms
     jobs : iterable of Job
         Of this user. They are looked for before the disk is: a step that ends meanwhile is then
         live, complete or both.
@@ -92,7 +95,7 @@ def look(entry: Entry, jobs: Iterable[Job]) -> Chain:
     done = {s.step for s in status_of_brain(entry.brain) if s.state == "complete"}
     if entry.brain.model is not None:
         done.add("train")
-    return Chain(entry, tuple(step for step in STEPS if step not in done), live)
+    return Chain(entry, terms, tuple(step for step in STEPS if step not in done), live)
 
 
 def step_of(job: Job, tag: str) -> Step | None:

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from isosr_cluster.errors import ClusterConfigError, SlurmError
 from isosr_cluster.slurm import commands
 from isosr_cluster.slurm.limits import refuse_too_long
-from isosr_cluster.slurm.site import Resources
+from isosr_cluster.slurm.site import Resources, Site
 from isosr_models.errors import ModelError
 from isosr_models.model_folder import read_description
 from isosr_pipeline.batch.chains import (
     Chain,
-    Terms,
     job_name,
     jobs_of,
     resources_of,
@@ -34,33 +33,33 @@ from isosr_pipeline.steps.restore import known_precision
 from isosr_pipeline.steps.run import Step, check_inputs
 
 
-def check_chains(chains: Sequence[Chain], terms: Terms) -> None:
+def check_chains(chains: Sequence[Chain]) -> None:
     """Refuse a batch with brains that can't be done, naming each of them.
 
     Parameters
     ----------
     chains : sequence of Chain
-    terms : Terms
 
     Raises
     ------
     InputError
     """
-    problems = [f"{c.entry.label}: {text}" for c in chains for text in _problems(c, terms)]
+    problems = [f"{c.entry.label}: {text}" for c in chains for text in _problems(c)]
     refuse(problems)
-    frozen_text(terms.site, str(terms.path))
+    for chain in chains:
+        frozen_text(chain.terms.site, str(chain.terms.path))
 
 
-def _problems(chain: Chain, terms: Terms) -> Iterator[str]:
+def _problems(chain: Chain) -> Iterator[str]:
     """Yield what is wrong with a brain; one thing, as others may follow from it."""
     try:
-        _check(chain, terms)
+        _check(chain)
     except (InputError, ResumeError, ModelError, ClusterConfigError) as error:
         yield str(error)
 
 
-def _check(chain: Chain, terms: Terms) -> None:
-    brain = chain.entry.brain
+def _check(chain: Chain) -> None:
+    brain, terms = chain.entry.brain, chain.terms
     if not chain.live:
         _check_complete(chain)
     if not chain.missing:
@@ -132,7 +131,7 @@ def _check_complete(chain: Chain) -> None:
             check_output(brain.restored, found.history(precision), "resume")
 
 
-def check_at_slurm(chains: Sequence[Chain], terms: Terms) -> None:
+def check_at_slurm(chains: Sequence[Chain]) -> None:
     """Have SLURM tell whether it would take the jobs, and whether they could ever begin.
 
     Those that ask for the same are asked about once; of workers it is the walltime alone.
@@ -140,26 +139,24 @@ def check_at_slurm(chains: Sequence[Chain], terms: Terms) -> None:
     Parameters
     ----------
     chains : sequence of Chain
-    terms : Terms
 
     Raises
     ------
     SlurmError
         With SLURM's own message, naming the step.
     """
-    asked: list[Resources] = []
+    asked: list[tuple[Site, Resources]] = []
+    sections: list[tuple[Site, str]] = []
     for chain, step in _missing(chains):
-        resources = resources_of(step, chain.entry.brain, terms.site)
-        if resources not in asked:
-            asked.append(resources)
-            with _naming(chain, step, terms):
+        brain, terms = chain.entry.brain, chain.terms
+        if (one := (terms.site, resources_of(step, brain, terms.site))) not in asked:
+            asked.append(one)
+            with _naming(chain, step):
                 commands.check(script_of(chain.entry, step, terms))
-    sections: set[str] = set()
-    for chain, step in _missing(chains):
-        for section, job in jobs_of(step, chain.entry.brain, terms):
-            if section not in sections:
-                sections.add(section)
-                with _naming(chain, step, terms):
+        for section, job in jobs_of(step, brain, terms):
+            if (terms.site, section) not in sections:
+                sections.append((terms.site, section))
+                with _naming(chain, step):
                     refuse_too_long(terms.site, section, job)
 
 
@@ -168,12 +165,12 @@ def _missing(chains: Sequence[Chain]) -> Iterator[tuple[Chain, Step]]:
 
 
 @contextmanager
-def _naming(chain: Chain, step: Step, terms: Terms) -> Iterator[None]:
+def _naming(chain: Chain, step: Step) -> Iterator[None]:
     """Name the step, and what asks for its jobs, in an error of SLURM's."""
     try:
         yield
     except SlurmError as error:
         raise SlurmError(
             f"nothing is submitted: the job for {step} of {chain.entry.label} would not be taken "
-            f"with what {terms.path} asks for: {error}"
+            f"with what {chain.terms.path} asks for: {error}"
         ) from error

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from isosr_cluster.slurm import commands
 from isosr_cluster.slurm.commands import Job
 from isosr_cluster.slurm.scripts import log_of
 from isosr_models.model_folder import write_durably
+from isosr_pipeline.batch.begun import as_begun, differences
 from isosr_pipeline.batch.chains import (
     Chain,
     Terms,
@@ -24,7 +24,7 @@ from isosr_pipeline.batch.chains import (
 )
 from isosr_pipeline.batch.checking import check_at_slurm, check_chains
 from isosr_pipeline.batch.entries import Entry
-from isosr_pipeline.batch.freezing import brain_copy, changed_since, freeze, site_copy
+from isosr_pipeline.batch.freezing import freeze
 from isosr_pipeline.batch.lanes import Lanes
 from isosr_pipeline.batch.records import (
     ChainRecord,
@@ -34,8 +34,6 @@ from isosr_pipeline.batch.records import (
     write_record,
 )
 from isosr_pipeline.batch.turns import own_turn
-from isosr_pipeline.brain import read_brain
-from isosr_pipeline.site_files import read_site
 from isosr_pipeline.steps.run import STEPS, Step
 
 Say = Callable[[str], None]
@@ -69,9 +67,9 @@ def submit_batch(
     """
     with own_turn() if max_brains else nullcontext():
         jobs = list(commands.find_jobs().values())
-        chains = [look(entry, jobs) for entry in entries]
-        check_chains(chains, terms)
-        check_at_slurm(chains, terms)
+        chains = [as_begun(look(entry, terms, jobs)) for entry in entries]
+        check_chains(chains)
+        check_at_slurm(chains)
         lanes = Lanes(max_brains, chains_of(jobs))
         count = 0
         for entry in entries:
@@ -100,15 +98,15 @@ def planned_scripts(
         When a brain can't be done.
     """
     jobs = list(commands.find_jobs().values()) if commands.is_available() else []
-    chains = [look(entry, jobs) for entry in entries]
-    check_chains(chains, terms)
+    chains = [as_begun(look(entry, terms, jobs)) for entry in entries]
+    check_chains(chains)
     lanes = Lanes(max_brains, chains_of(jobs))
     for chain in chains:
         previous = str(chain.live[chain.last_live].id) if chain.live else None
         first = previous
         for step in chain.missing:
             after = _after(previous, lanes)
-            yield chain.entry, step, script_of(chain.entry, step, terms, after)
+            yield chain.entry, step, script_of(chain.entry, step, chain.terms, after)
             previous = f"<{step} of {chain.entry.name}>"
         if chain.missing and previous is not None:
             _take(lanes, first, previous)
@@ -117,19 +115,23 @@ def planned_scripts(
 def _submit(entry: Entry, terms: Terms, lanes: Lanes, say: Say) -> int:
     """Submit what is missing of a chain, whose lock is held."""
     known = commands.find_jobs()
-    chain = look(entry, known.values())
+    given = look(entry, terms, known.values())
+    chain = as_begun(given)
     if not chain.missing:
         say(f"{entry.name}: {_why_none(chain)}")
         return 0
     if done := [step for step in STEPS if step not in chain.left]:
         say(f"{entry.name}: {', '.join(done)} {'is' if len(done) == 1 else 'are'} complete")
-    record = _begin(chain, terms)
-    if chain.live:
-        entry, terms = as_begun(entry, terms, record, say)
+    if changed := differences(given, chain):
+        say(
+            f"{entry.name}: is completed as its jobs in flight were submitted; what differs now "
+            f"does not count: {', '.join(changed)}; cancel the brain first to have that"
+        )
+    record = _begin(chain)
     first = previous = str(chain.live[chain.last_live].id) if chain.live else None
     for step in chain.missing:
         after = _after(previous, lanes, known.values())
-        script = script_of(entry, step, terms, after)
+        script = script_of(chain.entry, step, chain.terms, after)
         write_durably(script_path(entry.brain.output, step), script.encode())
         job = commands.submit(script)
         # After each: whoever is interrupted here leaves at most one job that is not recorded, and
@@ -144,38 +146,9 @@ def _submit(entry: Entry, terms: Terms, lanes: Lanes, say: Say) -> int:
     return len(chain.missing)
 
 
-def as_begun(entry: Entry, terms: Terms, record: ChainRecord, say: Say) -> tuple[Entry, Terms]:
-    """Return a brain and terms as they were when its jobs in flight were submitted.
-
-    What they read stays as it is while one of them may read it, and what is submitted now is to
-    go on with them.
-
-    Parameters
-    ----------
-    entry : Entry
-    terms : Terms
-    record : ChainRecord
-    say : callable
-        Told of what is given otherwise now, and does not count.
-    """
-    output = entry.brain.output
-    brain, site = read_brain(brain_copy(output)), read_site(site_copy(output))
-    changed = changed_since(entry.brain, terms.site, brain, site)
-    workers = workers_of(entry.brain, terms)
-    if workers is not None and workers != record.workers:
-        before = record.workers or "those of the site file"
-        changed.append(f"workers (now {workers}, and {before} then)")
-    if changed:
-        say(
-            f"{entry.name}: is completed as its jobs in flight were submitted; what differs now "
-            f"does not count: {', '.join(changed)}; cancel the brain first to have that"
-        )
-    return replace(entry, brain=brain), replace(terms, site=site, workers=record.workers)
-
-
-def _begin(chain: Chain, terms: Terms) -> ChainRecord:
+def _begin(chain: Chain) -> ChainRecord:
     """Write what the jobs read, and a record with those that are live."""
-    output = chain.entry.brain.output
+    output, terms = chain.entry.brain.output, chain.terms
     now = datetime.now(UTC)
     found = read_record(output)
     record = ChainRecord(
