@@ -13,9 +13,9 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from isosr_pipeline.axial_blur import FWHM_PER_SIGMA, Square, estimate
-from isosr_pipeline.power_spectra import SpectralGrid
-from isosr_pipeline.simulation import SCENES, Acquisition, simulate
+from isosr_pipeline.blur.axial import FWHM_PER_SIGMA, Square, estimate
+from isosr_pipeline.blur.power_spectra import SpectralGrid
+from isosr_pipeline.simulation.volume import SCENES, Acquisition, simulate
 
 LATERAL, EDGE = 1.2, 64
 

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from isosr_pipeline.crops import Crops
 from isosr_pipeline.geometry import Zyx
-from isosr_pipeline.loading import batches
 from isosr_pipeline.settings import DEFAULT_PERCENTILES
 from isosr_pipeline.store.volume import Volume
-from isosr_pipeline.stored_crops import prepare
-from isosr_pipeline.training_settings import OTCycleGANSettings
+from isosr_pipeline.training.crops import Crops
+from isosr_pipeline.training.loading import batches
+from isosr_pipeline.training.settings import OTCycleGANSettings
+from isosr_pipeline.training.stored_crops import prepare
 
 _WARM_UP = 8
 

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from isosr_models.richardson_lucy import RichardsonLucyRestorer
-from isosr_pipeline.deconvolution import deconvolution
+from isosr_pipeline.blur.deconvolution import deconvolution
 from isosr_pipeline.geometry import Box, context
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.metrics import Moments, SpectrumRatio
-from isosr_pipeline.simulation import Acquisition, simulate
+from isosr_pipeline.simulation.volume import Acquisition, simulate
 from isosr_pipeline.store.intensity import CONFOCAL
-from isosr_pipeline.training_settings import RichardsonLucySettings
+from isosr_pipeline.training.settings import RichardsonLucySettings
 
 VOLUMES = (("neurites", 1), ("neurites", 3), ("cells", 1), ("beads", 1))
 LATERAL, AXIAL = 1.2, 3.6

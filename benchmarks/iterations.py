@@ -110,13 +110,13 @@ def _random_crops(options: argparse.Namespace) -> Iterator[Tensor]:
 
 def _stored_crops(options: argparse.Namespace) -> Iterator[Tensor]:
     # Imported here, since a machine for --synthetic may not have what reads stores.
-    from isosr_pipeline.crops import Crops
     from isosr_pipeline.geometry import Zyx
-    from isosr_pipeline.loading import batches
     from isosr_pipeline.settings import DEFAULT_PERCENTILES
     from isosr_pipeline.store.volume import Volume
-    from isosr_pipeline.stored_crops import prepare
-    from isosr_pipeline.training_settings import OTCycleGANSettings
+    from isosr_pipeline.training.crops import Crops
+    from isosr_pipeline.training.loading import batches
+    from isosr_pipeline.training.settings import OTCycleGANSettings
+    from isosr_pipeline.training.stored_crops import prepare
 
     volume = Volume(options.store)
     found = [volume.window(c, DEFAULT_PERCENTILES) for c in range(volume.shape[0])]

@@ -15,7 +15,7 @@ from isosr_pipeline.settings import (
     Settings,
 )
 from isosr_pipeline.site_files import is_site_file
-from isosr_pipeline.training_settings import OTCycleGANSettings, TrainSettings
+from isosr_pipeline.training.settings import OTCycleGANSettings, TrainSettings
 from isosr_pipeline.yaml_files import read_yaml
 
 

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from isosr_pipeline.brain import read_brain
-from isosr_pipeline.simulation import Acquisition, simulate
+from isosr_pipeline.simulation.volume import Acquisition, simulate
 from isosr_pipeline.site_files import read_site
 from isosr_pipeline.store.volume import Volume
 

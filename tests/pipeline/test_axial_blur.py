@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from isosr_pipeline.axial_blur import FWHM_PER_SIGMA, estimate
-from isosr_pipeline.blur_form import HALF_TIMES_SIGMA
-from isosr_pipeline.blur_warnings import warnings
+from isosr_pipeline.blur.axial import FWHM_PER_SIGMA, estimate
+from isosr_pipeline.blur.cautions import warnings
+from isosr_pipeline.blur.form import HALF_TIMES_SIGMA
+from isosr_pipeline.blur.power_spectra import SpectralGrid
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.power_spectra import SpectralGrid
-from isosr_pipeline.simulation import Acquisition, simulate
+from isosr_pipeline.simulation.volume import Acquisition, simulate
 
 VOXEL, LATERAL = 0.5, 1.2
 SIDE, EDGE = 128, 64

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from isosr_pipeline import beads as module
-from isosr_pipeline.axial_blur import FWHM_PER_SIGMA
+from isosr_pipeline.blur import beads as module
+from isosr_pipeline.blur.axial import FWHM_PER_SIGMA
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.tiffs import write_tiff
 

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import default_collate
 
-from isosr_pipeline.crops import Crops, check_alike
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.foreground import choose_level, find_foreground
 from isosr_pipeline.geometry import Box, Zyx
@@ -18,7 +17,8 @@ from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.sampling import UNIFORM
 from isosr_pipeline.store.pyramid import downsample
-from isosr_pipeline.stored_crops import measured_planes, prepare, stored_crop
+from isosr_pipeline.training.crops import Crops, check_alike
+from isosr_pipeline.training.stored_crops import measured_planes, prepare, stored_crop
 
 CPU = torch.device("cpu")
 CROP = Zyx(16, 16, 16)

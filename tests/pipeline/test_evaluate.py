@@ -21,7 +21,7 @@ from isosr_pipeline.geometry import Box, Zyx, blocks
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.metrics import SSIM_RADIUS, Moments, SpectrumRatio, ssim_map
 from isosr_pipeline.settings import EvaluateSettings
-from isosr_pipeline.simulation import Acquisition, simulate
+from isosr_pipeline.simulation.volume import Acquisition, simulate
 from isosr_pipeline.sources.tiff import TiffSource
 from isosr_pipeline.steps.evaluate import evaluate
 from isosr_pipeline.store.volume import Volume

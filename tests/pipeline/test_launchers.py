@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from isosr_models.checkpoint import read_progress
 from isosr_models.model_folder import WEIGHTS
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.launchers import environment_of, find_launcher
-from isosr_pipeline.recording import LOSSES
+from isosr_pipeline.training.launchers import environment_of, find_launcher
+from isosr_pipeline.training.recording import LOSSES
 
 BATCH_SCRIPT = {
     "SLURM_JOB_ID": "7",

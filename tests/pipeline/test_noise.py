@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isosr_pipeline.noise import NoiseModel, estimate_noise
-from isosr_pipeline.simulation import SCENES, Acquisition, simulate
+from isosr_pipeline.blur.noise import NoiseModel, estimate_noise
+from isosr_pipeline.simulation.volume import SCENES, Acquisition, simulate
 
 
 @pytest.mark.parametrize("scene", SCENES)

@@ -12,7 +12,7 @@ from isosr_models.model_folder import DESCRIPTION, read_description, save_model
 from isosr_models.unet import UNet3d
 from isosr_pipeline.sources import open_source
 from isosr_pipeline.steps.train import train
-from isosr_pipeline.training_settings import OTCycleGANSettings
+from isosr_pipeline.training.settings import OTCycleGANSettings
 
 FWHM = (4.0, 3.0, 3.0)
 

@@ -6,13 +6,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from isosr_pipeline.axial_blur import FWHM_PER_SIGMA, estimate
-from isosr_pipeline.power_spectra import SpectralGrid
-from isosr_pipeline.simulation import Acquisition, simulate
+from isosr_pipeline.blur.axial import FWHM_PER_SIGMA, estimate
+from isosr_pipeline.blur.power_spectra import SpectralGrid
+from isosr_pipeline.blur.subvolumes import draw_subvolumes
+from isosr_pipeline.simulation.volume import Acquisition, simulate
 from isosr_pipeline.steps.axial_blur import COUNT, describe_blur
 from isosr_pipeline.store.metadata import StoreAttributes
 from isosr_pipeline.store.volume import Volume
-from isosr_pipeline.subvolumes import draw_subvolumes
 
 TRUE = np.sqrt(3.6**2 - 1.2**2)
 """FWHM in µm of what makes the image of the truth."""

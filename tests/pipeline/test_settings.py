@@ -10,7 +10,7 @@ from isosr_pipeline.settings import (
     EvaluateSettings,
     RestoreSettings,
 )
-from isosr_pipeline.training_settings import TrainSettings
+from isosr_pipeline.training.settings import TrainSettings
 
 
 @pytest.mark.parametrize(

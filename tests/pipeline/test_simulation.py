@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.metrics import SpectrumRatio
-from isosr_pipeline.optics import FWHM_PER_SIGMA, blur_along_z, blur_by_depth, excitation
-from isosr_pipeline.simulation import SCENES, Acquisition, simulate
+from isosr_pipeline.simulation.optics import FWHM_PER_SIGMA, blur_along_z, blur_by_depth, excitation
+from isosr_pipeline.simulation.volume import SCENES, Acquisition, simulate
 
 SHARP = Acquisition(photons=20000, background=0)
 

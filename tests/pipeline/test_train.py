@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 
 from isosr_models.checkpoint import CHECKPOINT
 from isosr_models.model_folder import load_restorer, read_description
-from isosr_pipeline.crops import Crops
 from isosr_pipeline.errors import (
     InputError,
     InterruptedRunError,
@@ -21,13 +20,14 @@ from isosr_pipeline.errors import (
     ResumeError,
 )
 from isosr_pipeline.geometry import Zyx
-from isosr_pipeline.recording import LOSSES
 from isosr_pipeline.settings import RestoreSettings
 from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.train import train
 from isosr_pipeline.store.volume import Volume
-from isosr_pipeline.stored_crops import prepare
-from isosr_pipeline.training_settings import OTCycleGANSettings
+from isosr_pipeline.training.crops import Crops
+from isosr_pipeline.training.recording import LOSSES
+from isosr_pipeline.training.settings import OTCycleGANSettings
+from isosr_pipeline.training.stored_crops import prepare
 
 CPU = torch.device("cpu")
 SMALL = OTCycleGANSettings(width=4, crop=(32, 32, 32), planes=2, iterations=4, device="cpu")

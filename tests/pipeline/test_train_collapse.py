@@ -14,11 +14,12 @@ from isosr_models.checkpoint import CHECKPOINT, FAILURE, GOOD, PREVIOUS, read_pr
 from isosr_models.errors import CollapsedError, DivergedError
 from isosr_models.model_folder import read_description
 from isosr_models.ot_cyclegan import Contrast, OTCycleGAN
-from isosr_pipeline import training, watching
 from isosr_pipeline.errors import InterruptedRunError, ResumeError
 from isosr_pipeline.steps.train import train
-from isosr_pipeline.training_settings import OTCycleGANSettings
-from isosr_pipeline.watching import Watch
+from isosr_pipeline.training import loop as training
+from isosr_pipeline.training import watching
+from isosr_pipeline.training.settings import OTCycleGANSettings
+from isosr_pipeline.training.watching import Watch
 
 SMALL = OTCycleGANSettings(width=4, crop=(32, 32, 32), planes=2, iterations=6, device="cpu")
 

@@ -15,9 +15,9 @@ from isosr_models.errors import DivergedError
 from isosr_models.model_folder import WEIGHTS, load_restorer, read_description
 from isosr_pipeline.errors import InputError, InterruptedRunError
 from isosr_pipeline.progress import SilentReporter
-from isosr_pipeline.recording import LOSSES
 from isosr_pipeline.steps.train import train
-from isosr_pipeline.training_settings import OTCycleGANSettings, SelfNetSettings
+from isosr_pipeline.training.recording import LOSSES
+from isosr_pipeline.training.settings import OTCycleGANSettings, SelfNetSettings
 
 SMALL = OTCycleGANSettings(
     width=4, crop=(32, 32, 32), planes=2, iterations=4, device="cpu", threads=1, preview_every=0

@@ -13,7 +13,7 @@ from isosr_models.model_folder import load_restorer
 from isosr_models.ot_cyclegan import OTCycleGAN
 from isosr_pipeline.errors import InterruptedRunError
 from isosr_pipeline.steps.train import train
-from isosr_pipeline.training_settings import OTCycleGANSettings
+from isosr_pipeline.training.settings import OTCycleGANSettings
 
 SMALL = OTCycleGANSettings(
     width=4, crop=(32, 32, 32), planes=1, iterations=10, device="cpu", average=0.9

@@ -16,7 +16,7 @@ from isosr_pipeline.errors import InputError, ResumeError
 from isosr_pipeline.steps.train import train
 from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET
 from isosr_pipeline.store.volume import Volume
-from isosr_pipeline.training_settings import OTCycleGANSettings
+from isosr_pipeline.training.settings import OTCycleGANSettings
 
 SMALL = OTCycleGANSettings(width=4, crop=(32, 32, 32), planes=2, iterations=3, device="cpu")
 

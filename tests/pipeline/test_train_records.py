@@ -12,13 +12,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from isosr_models.checkpoint import Progress
 from isosr_models.model_folder import WEIGHTS
 from isosr_models.unet import UNet3d
-from isosr_pipeline import previews, training
-from isosr_pipeline.crops import Crops
 from isosr_pipeline.geometry import Zyx
-from isosr_pipeline.previews import PREVIEWS, Previews, find_previews
-from isosr_pipeline.recording import TENSORBOARD
 from isosr_pipeline.steps.train import train
-from isosr_pipeline.training_settings import OTCycleGANSettings
+from isosr_pipeline.training import loop as training
+from isosr_pipeline.training import previews
+from isosr_pipeline.training.crops import Crops
+from isosr_pipeline.training.previews import PREVIEWS, Previews, find_previews
+from isosr_pipeline.training.recording import TENSORBOARD
+from isosr_pipeline.training.settings import OTCycleGANSettings
 
 SMALL = OTCycleGANSettings(width=4, crop=(32, 36, 40), planes=2, iterations=5, device="cpu")
 

@@ -12,10 +12,10 @@ from isosr_models.ot_cyclegan import OTCycleGAN
 from isosr_models.unet import UNet3d
 from isosr_pipeline.errors import InterruptedRunError, ResumeError
 from isosr_pipeline.progress import SilentReporter
-from isosr_pipeline.recording import LOSSES
 from isosr_pipeline.steps.train import train
-from isosr_pipeline.training_settings import OTCycleGANSettings
-from isosr_pipeline.watching import Watch
+from isosr_pipeline.training.recording import LOSSES
+from isosr_pipeline.training.settings import OTCycleGANSettings
+from isosr_pipeline.training.watching import Watch
 
 SMALL = OTCycleGANSettings(width=4, crop=(32, 32, 32), planes=2, iterations=4, device="cpu")
 
@@ -120,7 +120,9 @@ def test_a_training_keeps_the_precision_that_was_chosen_for_it(store, tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("isosr_pipeline.resuming.choose_precision", lambda _settings: "bf16")
+        patched.setattr(
+            "isosr_pipeline.training.resuming.choose_precision", lambda _settings: "bf16"
+        )
         patched.setattr("isosr_pipeline.steps.train.optimise", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train([store], model, SMALL)

@@ -10,15 +10,15 @@ from scipy import ndimage
 from isosr_models.model_folder import load_restorer, read_description, read_run
 from isosr_models.self_blur import SelfBlur
 from isosr_models.slices import SliceRestorer
-from isosr_pipeline.axial_blur import FWHM_PER_SIGMA
+from isosr_pipeline.blur.axial import FWHM_PER_SIGMA
 from isosr_pipeline.errors import InputError, InterruptedRunError, ResumeError
 from isosr_pipeline.progress import SilentReporter
-from isosr_pipeline.recording import LOSSES
-from isosr_pipeline.simulation import Acquisition, simulate
+from isosr_pipeline.simulation.volume import Acquisition, simulate
 from isosr_pipeline.steps import residual_blur
 from isosr_pipeline.steps.residual_blur import describe_residual_blur, find_residual_blur
 from isosr_pipeline.steps.train import train
-from isosr_pipeline.training_settings import SelfBlurSettings, TrainSettings
+from isosr_pipeline.training.recording import LOSSES
+from isosr_pipeline.training.settings import SelfBlurSettings, TrainSettings
 
 SMALL = SelfBlurSettings(
     width=2, crop=(16, 32, 32), batch=2, planes=2, iterations=6, device="cpu", preview_every=0

@@ -24,13 +24,13 @@ from isosr_pipeline.errors import InterruptedRunError
 from isosr_pipeline.explaining import explain
 from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.isotropic import IsotropicView
-from isosr_pipeline.previews import find_previews
-from isosr_pipeline.recording import LOSSES
 from isosr_pipeline.settings import RestoreSettings
 from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.train import train
 from isosr_pipeline.store.volume import Volume
-from isosr_pipeline.training_settings import OTCycleGANSettings, SelfNetSettings, TrainSettings
+from isosr_pipeline.training.previews import find_previews
+from isosr_pipeline.training.recording import LOSSES
+from isosr_pipeline.training.settings import OTCycleGANSettings, SelfNetSettings, TrainSettings
 
 WINDOW = (100.0, 1500.0)
 SMALL = SelfNetSettings(

@@ -15,8 +15,8 @@ import pytest
 from isosr_models.checkpoint import CHECKPOINT, read_progress
 from isosr_pipeline.errors import InterruptedRunError
 from isosr_pipeline.progress import SilentReporter
-from isosr_pipeline.recording import LOSSES
-from isosr_pipeline.team import _launch_members
+from isosr_pipeline.training.recording import LOSSES
+from isosr_pipeline.training.team import _launch_members
 
 OPTIONS = [
     "--crop",

@@ -43,7 +43,7 @@ def dask_setup(_worker: Any) -> None:
 
 def train() -> None:
     """Run the program, with slow steps of training."""
-    from isosr_pipeline import training
+    from isosr_pipeline.training import loop as training
 
     step = training._Loop.step
 

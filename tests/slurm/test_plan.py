@@ -11,7 +11,7 @@ import tifffile
 import yaml
 
 from isosr_cluster.slurm import commands
-from isosr_pipeline.simulation import Acquisition, simulate
+from isosr_pipeline.simulation.volume import Acquisition, simulate
 
 JOB = {"cores": 2, "memory": "2 GB", "walltime": "00:10:00"}
 

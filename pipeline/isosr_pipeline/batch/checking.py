@@ -26,11 +26,11 @@ from isosr_pipeline.errors import InputError, MissingInputError, ResumeError
 from isosr_pipeline.leading import find_leader
 from isosr_pipeline.paths import check_creatable
 from isosr_pipeline.restoring.restoration import prepare as prepare_restoration
-from isosr_pipeline.resuming import is_begun
 from isosr_pipeline.sources import split_location
 from isosr_pipeline.steps.convert import prepare as prepare_conversion
 from isosr_pipeline.steps.restore import known_precision
 from isosr_pipeline.steps.run import Step, check_inputs
+from isosr_pipeline.training.resuming import is_begun
 
 
 def check_chains(chains: Sequence[Chain]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from isosr_pipeline.cli.options import Decorator
-from isosr_pipeline.training_settings import METHODS
+from isosr_pipeline.training.settings import METHODS
 
 
 def setting(name: str, metavar: str, text: str) -> Decorator:

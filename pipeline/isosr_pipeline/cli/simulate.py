@@ -8,9 +8,9 @@ from typing import Any
 import click
 from pydantic import model_validator
 
-from isosr_pipeline.acquisition import SCENE_WIDTHS_UM, Acquisition
 from isosr_pipeline.cli.options import StepCommand, setting, settings_from
 from isosr_pipeline.settings import Lengths, Seed
+from isosr_pipeline.simulation.acquisition import SCENE_WIDTHS_UM, Acquisition
 
 
 class SimulateSettings(Acquisition):

@@ -12,7 +12,7 @@ from isosr_pipeline.cli import options
 from isosr_pipeline.cli.method_options import either, setting, switch
 from isosr_pipeline.cli.options import StepCommand, existing_options, settings_from
 from isosr_pipeline.settings import IfExists
-from isosr_pipeline.training_settings import METHODS, TrainSettings
+from isosr_pipeline.training.settings import METHODS, TrainSettings
 
 
 @click.command(

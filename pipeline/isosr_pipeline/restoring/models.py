@@ -12,11 +12,11 @@ from isosr_models.methods import find_method
 from isosr_models.model_folder import identity, load_restorer, read_description
 from isosr_models.precision import Precision
 from isosr_models.restorers import Restorer
+from isosr_pipeline.blur.deconvolution import deconvolution
 from isosr_pipeline.brain import Brain
-from isosr_pipeline.deconvolution import deconvolution
 from isosr_pipeline.devices import choose_device
 from isosr_pipeline.settings import Device
-from isosr_pipeline.training_settings import RichardsonLucySettings
+from isosr_pipeline.training.settings import RichardsonLucySettings
 
 IDENTITY = "identity"
 """In place of a model folder: resample only."""

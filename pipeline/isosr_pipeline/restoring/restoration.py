@@ -16,7 +16,6 @@ from isosr_models.model_folder import Description, read_description
 from isosr_models.precision import Precision
 from isosr_models.restorers import NetworkRestorer, Restorer
 from isosr_models.richardson_lucy import RichardsonLucyRestorer
-from isosr_pipeline.crops import are_alike
 from isosr_pipeline.engine.output import versions
 from isosr_pipeline.engine.regions import RegionPlan
 from isosr_pipeline.errors import InputError
@@ -29,6 +28,7 @@ from isosr_pipeline.settings import DEFAULT_PERCENTILES, RestoreSettings
 from isosr_pipeline.store.metadata import Provenance
 from isosr_pipeline.store.spec import VolumeSpec, cubic_shard
 from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.training.crops import are_alike
 
 
 class PlacedImage(Image, Protocol):

@@ -7,17 +7,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from isosr_pipeline.axial_blur import FWHM_PER_SIGMA, AxialBlur, Square, estimate
-from isosr_pipeline.blur_depth import Stratum
-from isosr_pipeline.blur_form import Point
-from isosr_pipeline.blur_picture import Drawn, draw_blur
-from isosr_pipeline.blur_warnings import NOTHING, warnings
+from isosr_pipeline.blur.axial import FWHM_PER_SIGMA, AxialBlur, Square, estimate
+from isosr_pipeline.blur.cautions import NOTHING, warnings
+from isosr_pipeline.blur.depth import Stratum
+from isosr_pipeline.blur.form import Point
+from isosr_pipeline.blur.picture import Drawn, draw_blur
+from isosr_pipeline.blur.power_spectra import MIN_EDGE, SpectralGrid
+from isosr_pipeline.blur.subvolumes import Subvolumes, draw_subvolumes
 from isosr_pipeline.errors import InputError, OutputExistsError
 from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.paths import check_creatable, creating, partial_path
-from isosr_pipeline.power_spectra import MIN_EDGE, SpectralGrid
 from isosr_pipeline.store.volume import Volume
-from isosr_pipeline.subvolumes import Subvolumes, draw_subvolumes
 
 EDGE, COUNT = 64, 64
 """Lateral voxels along a sub-volume, and how many are drawn."""

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from isosr_pipeline.axial_blur import FWHM_PER_SIGMA
-from isosr_pipeline.beads import find_beads
+from isosr_pipeline.blur.axial import FWHM_PER_SIGMA
+from isosr_pipeline.blur.beads import find_beads
+from isosr_pipeline.blur.spots import fit_spot
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.settings import VoxelSize
 from isosr_pipeline.sources import SelectedSource, open_source, split_location
-from isosr_pipeline.spots import fit_spot
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.tiffs import check_tiff, write_tiff
 

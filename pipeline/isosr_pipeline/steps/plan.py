@@ -18,7 +18,6 @@ from isosr_models.methods import find_method
 from isosr_models.precision import Precision
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for
-from isosr_pipeline.crops import check_crop
 from isosr_pipeline.engine.output import check_output, refuse_overlap
 from isosr_pipeline.engine.regions import LIBRARIES, RegionPlan
 from isosr_pipeline.geometry import Zyx
@@ -41,7 +40,8 @@ from isosr_pipeline.steps.run import check_brain
 from isosr_pipeline.steps.status import StepStatus, status_of_brain
 from isosr_pipeline.store.metadata import Provenance
 from isosr_pipeline.store.spec import VolumeSpec
-from isosr_pipeline.training_settings import RichardsonLucySettings
+from isosr_pipeline.training.crops import check_crop
+from isosr_pipeline.training.settings import RichardsonLucySettings
 
 _HOST_BYTES = 8
 """For each voxel of a block on its way to a GPU: as it is stored, and as it comes back."""

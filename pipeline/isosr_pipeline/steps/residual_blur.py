@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from isosr_models.configs import Degradation
 from isosr_models.errors import ModelFormatError
 from isosr_models.model_folder import read_description, read_run
-from isosr_pipeline.axial_blur import CONFIDENT, FWHM_PER_SIGMA
+from isosr_pipeline.blur.axial import CONFIDENT, FWHM_PER_SIGMA
+from isosr_pipeline.blur.noise import NoiseModel, estimate_noise
+from isosr_pipeline.blur.subvolumes import draw_subvolumes
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.level_reader import LevelReader
-from isosr_pipeline.noise import NoiseModel, estimate_noise
-from isosr_pipeline.resuming import TOLD
 from isosr_pipeline.steps.axial_blur import (
     COUNT,
     EDGE,
@@ -28,7 +28,7 @@ from isosr_pipeline.steps.axial_blur import (
     write_plot,
 )
 from isosr_pipeline.store.volume import Volume
-from isosr_pipeline.subvolumes import draw_subvolumes
+from isosr_pipeline.training.resuming import TOLD
 
 LEAST_SIGMA = 0.3
 """Of a blur that can be undone, in lateral voxels, where planes lie as close as voxels."""

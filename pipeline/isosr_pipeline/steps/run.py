@@ -13,9 +13,9 @@ from isosr_cluster.clients import OpenClient
 from isosr_cluster.slurm.scripts import JOBS
 from isosr_models.architectures import UNet3dArchitecture
 from isosr_models.model_folder import write_durably
+from isosr_pipeline.blur.deconvolution import given_psf
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for, tag_of
-from isosr_pipeline.deconvolution import given_psf
 from isosr_pipeline.errors import MissingInputError
 from isosr_pipeline.leading import leading
 from isosr_pipeline.progress import Reporter, SilentReporter
@@ -30,7 +30,7 @@ from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.status import is_evaluated
 from isosr_pipeline.steps.train import check_training, train
 from isosr_pipeline.steps.train_in_job import train_in_job, training_resources
-from isosr_pipeline.training_settings import RichardsonLucySettings
+from isosr_pipeline.training.settings import RichardsonLucySettings
 
 Step = Literal["convert", "train", "restore", "evaluate"]
 STEPS: tuple[Step, ...] = get_args(Step)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from isosr_pipeline.acquisition import Acquisition
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.scenes.fields import field_shape
-from isosr_pipeline.simulation import simulate
+from isosr_pipeline.simulation.acquisition import Acquisition
+from isosr_pipeline.simulation.scenes.fields import field_shape
+from isosr_pipeline.simulation.volume import simulate
 from isosr_pipeline.tiffs import check_tiff, write_tiff
 
 # Measured for each voxel of the field that is drawn, at voxel sizes of 0.5 µm; never much less.

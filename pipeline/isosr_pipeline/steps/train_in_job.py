@@ -28,10 +28,10 @@ from isosr_pipeline.errors import (
 )
 from isosr_pipeline.interrupts import noticing_hangup, stop_requests
 from isosr_pipeline.progress import Reporter
-from isosr_pipeline.resuming import is_begun, is_trained
 from isosr_pipeline.settings import IfExists
 from isosr_pipeline.site_files import kind_for
-from isosr_pipeline.training_settings import TrainSettings
+from isosr_pipeline.training.resuming import is_begun, is_trained
+from isosr_pipeline.training.settings import TrainSettings
 
 _NAME = "isosr-train"
 _OVERWRITE = """\

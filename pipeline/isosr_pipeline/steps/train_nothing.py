@@ -9,15 +9,15 @@ from typing import Any
 
 from isosr_models.model_folder import save_model
 from isosr_models.richardson_lucy import RichardsonLucy
-from isosr_pipeline.crops import check_alike
-from isosr_pipeline.deconvolution import deconvolution
+from isosr_pipeline.blur.deconvolution import deconvolution
 from isosr_pipeline.engine.output import versions
 from isosr_pipeline.isotropic import IsotropicView
-from isosr_pipeline.resuming import alone, clear, describe_run, find
 from isosr_pipeline.settings import IfExists
 from isosr_pipeline.store.volume import Volume
-from isosr_pipeline.team import Team
-from isosr_pipeline.training_settings import RichardsonLucySettings
+from isosr_pipeline.training.crops import check_alike
+from isosr_pipeline.training.resuming import alone, clear, describe_run, find
+from isosr_pipeline.training.settings import RichardsonLucySettings
+from isosr_pipeline.training.team import Team
 
 
 def save_deconvolution(

@@ -11,11 +11,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from isosr_cluster.tracking import start_tracker
-from isosr_pipeline.crops import Crops
 from isosr_pipeline.errors import IsosrError
 from isosr_pipeline.interrupts import STOPPING
-from isosr_pipeline.stored_crops import StoredCrop
-from isosr_pipeline.training_settings import TrainSettings
+from isosr_pipeline.training.crops import Crops
+from isosr_pipeline.training.settings import TrainSettings
+from isosr_pipeline.training.stored_crops import StoredCrop
 
 
 def batches(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from isosr_pipeline.axial_blur import AxialBlur
-from isosr_pipeline.blur_form import HALF_TIMES_SIGMA
+from isosr_pipeline.blur.axial import AxialBlur
+from isosr_pipeline.blur.form import HALF_TIMES_SIGMA
 
 NOTHING = (
     "nothing can be told: noise hides the structure of the sub-volumes, or there is none; look at "

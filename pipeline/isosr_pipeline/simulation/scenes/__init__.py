@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.scenes.beads import paint_beads
-from isosr_pipeline.scenes.cells import paint_cells
-from isosr_pipeline.scenes.fields import Field, Rng, Shape
-from isosr_pipeline.scenes.neurites import paint_neurites
+from isosr_pipeline.simulation.scenes.beads import paint_beads
+from isosr_pipeline.simulation.scenes.cells import paint_cells
+from isosr_pipeline.simulation.scenes.fields import Field, Rng, Shape
+from isosr_pipeline.simulation.scenes.neurites import paint_neurites
 
 _PAINTERS: dict[str, Callable[[Rng, Shape, float], Field]] = {
     "neurites": paint_neurites,
@@ -45,7 +45,7 @@ def paint(scene: str, rng: Rng, shape: Shape, voxel: float) -> Field:
     scene : {"neurites", "beads", "cells"}
     rng : numpy.random.Generator
     shape : tuple of 3 ints
-        Of the field; see `isosr_pipeline.scenes.fields.field_shape`.
+        Of the field; see `isosr_pipeline.simulation.scenes.fields.field_shape`.
     voxel : float
         Edge of a voxel, µm.
 

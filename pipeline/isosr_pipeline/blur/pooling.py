@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from isosr_pipeline.power_spectra import Floats
+from isosr_pipeline.blur.power_spectra import Floats
 
 
 @dataclass(frozen=True)

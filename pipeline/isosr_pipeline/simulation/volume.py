@@ -1,7 +1,7 @@
 """Fluorescence volumes with a known truth: one object, imaged with and without axial blur.
 
-The object is one of `isosr_pipeline.scenes`; `isosr_pipeline.optics` blurs it, and every count is a
-photon of a Poisson process. Axes are (z, y, x).
+The object is one of `isosr_pipeline.simulation.scenes`; `isosr_pipeline.simulation.optics` blurs
+it, and every count is a photon of a Poisson process. Axes are (z, y, x).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from numbers import Integral
 import numpy as np
 from numpy.typing import NDArray
 
-from isosr_pipeline.acquisition import Acquisition
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.optics import blur_along_z, blur_by_depth, blur_planes, excitation
-from isosr_pipeline.scenes import SCENES, check_scene, paint
-from isosr_pipeline.scenes.fields import Field, Rng, field_shape
+from isosr_pipeline.simulation.acquisition import Acquisition
+from isosr_pipeline.simulation.optics import blur_along_z, blur_by_depth, blur_planes, excitation
+from isosr_pipeline.simulation.scenes import SCENES, check_scene, paint
+from isosr_pipeline.simulation.scenes.fields import Field, Rng, field_shape
 
 __all__ = ["SCENES", "Acquisition", "Simulated", "simulate"]
 

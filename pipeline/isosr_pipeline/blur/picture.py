@@ -8,9 +8,9 @@ from html import escape
 
 import numpy as np
 
-from isosr_pipeline.axial_blur import Square
-from isosr_pipeline.blur_fit import SCALE
-from isosr_pipeline.blur_form import Point
+from isosr_pipeline.blur.axial import Square
+from isosr_pipeline.blur.fit import SCALE
+from isosr_pipeline.blur.form import Point
 
 _WIDTH, _HEIGHT = 640, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 50, 60

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
+from isosr_pipeline.blur.spots import fit_spot
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import AXES, Box
 from isosr_pipeline.sources import open_source
-from isosr_pipeline.spots import fit_spot
 
 _Floats = NDArray[np.float64]
 

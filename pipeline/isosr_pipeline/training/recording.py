@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from isosr_models.layers import Statistics
 from isosr_models.objective import Objective
-from isosr_pipeline.crops import Crops
-from isosr_pipeline.previews import Previews, remove_previews
-from isosr_pipeline.training_settings import TrainSettings
+from isosr_pipeline.training.crops import Crops
+from isosr_pipeline.training.previews import Previews, remove_previews
+from isosr_pipeline.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

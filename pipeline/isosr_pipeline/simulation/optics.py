@@ -1,7 +1,7 @@
 """What a simulated microscope makes of an object: shadows in its light sheet, and its PSF.
 
-Fields are those of `isosr_pipeline.scenes`: periodic, (z, y, x), somewhat larger than the volume
-that is cut out of them. Lengths are in voxels unless a name ends in ``_um``.
+Fields are those of `isosr_pipeline.simulation.scenes`: periodic, (z, y, x), somewhat larger than
+the volume that is cut out of them. Lengths are in voxels unless a name ends in ``_um``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import numpy as np
 from scipy import sparse
 
-from isosr_pipeline.scenes.fields import Field, Floats, Rng, blur
+from isosr_pipeline.simulation.scenes.fields import Field, Floats, Rng, blur
 
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 

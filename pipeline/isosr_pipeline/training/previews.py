@@ -15,7 +15,7 @@ from torch import Tensor
 from isosr_models.layers import Statistics, use_statistics
 from isosr_models.model_folder import write_durably
 from isosr_models.volume_network import VolumeNetwork
-from isosr_pipeline.crops import Crops
+from isosr_pipeline.training.crops import Crops
 
 PREVIEWS = "previews"
 MOST = 20

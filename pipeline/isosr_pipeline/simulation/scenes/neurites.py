@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from isosr_pipeline.scenes.fields import (
+from isosr_pipeline.simulation.scenes.fields import (
     Field,
     Floats,
     Rng,
@@ -86,7 +86,7 @@ def _fill_somata(rng: Rng, centres_um: Floats, shape: Shape, voxel: float) -> Fi
 
 
 def paint_neurites(rng: Rng, shape: Shape, voxel: float) -> Field:
-    """Draw neurons and axons in a field; see `isosr_pipeline.scenes.paint`."""
+    """Draw neurons and axons in a field; see `isosr_pipeline.simulation.scenes.paint`."""
     field_um = np.multiply(shape, voxel)
     somata = rng.random((number(40.0**-3, shape, voxel), 3)) * field_um
     signal = _fill_somata(rng, somata, shape, voxel)

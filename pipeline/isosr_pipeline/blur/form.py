@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
-from isosr_pipeline.blur_fit import DEPENDENCE, SCALE, BlurFit, Columns, of_form
-from isosr_pipeline.pooling import Pool, jackknife_covariance
-from isosr_pipeline.power_spectra import Floats
+from isosr_pipeline.blur.fit import DEPENDENCE, SCALE, BlurFit, Columns, of_form
+from isosr_pipeline.blur.pooling import Pool, jackknife_covariance
+from isosr_pipeline.blur.power_spectra import Floats
 
 HALF_TIMES_SIGMA = math.sqrt(2 * math.log(2)) / (2 * math.pi)
 """Frequency at which a Gaussian's amplitude has fallen to half, times its standard deviation."""

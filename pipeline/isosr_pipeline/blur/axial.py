@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from isosr_pipeline.blur_depth import DepthTest, Stratum, test_depth
-from isosr_pipeline.blur_fit import DEPENDENCE, SCALE, BlurFit, gaussian_and_directions, of_form
-from isosr_pipeline.blur_form import FreeForm, Point, free_form, measured_points
-from isosr_pipeline.pooling import Pool, jackknife_covariance
-from isosr_pipeline.power_spectra import BAND, Floats, SpectralGrid
+from isosr_pipeline.blur.depth import DepthTest, Stratum, test_depth
+from isosr_pipeline.blur.fit import DEPENDENCE, SCALE, BlurFit, gaussian_and_directions, of_form
+from isosr_pipeline.blur.form import FreeForm, Point, free_form, measured_points
+from isosr_pipeline.blur.pooling import Pool, jackknife_covariance
+from isosr_pipeline.blur.power_spectra import BAND, Floats, SpectralGrid
 
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 CONFIDENT = 1.96

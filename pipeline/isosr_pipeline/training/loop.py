@@ -13,14 +13,14 @@ from torch import Tensor
 
 from isosr_models.checkpoint import Progress, save_checkpoint
 from isosr_models.objective import Objective, Scheduled
-from isosr_pipeline.crops import Crops
 from isosr_pipeline.errors import InterruptedRunError
-from isosr_pipeline.loading import batches
-from isosr_pipeline.recording import Recorder
-from isosr_pipeline.stored_crops import StoredCrop, prepare
-from isosr_pipeline.team import Team
-from isosr_pipeline.training_settings import TrainSettings
-from isosr_pipeline.watching import Watch
+from isosr_pipeline.training.crops import Crops
+from isosr_pipeline.training.loading import batches
+from isosr_pipeline.training.recording import Recorder
+from isosr_pipeline.training.settings import TrainSettings
+from isosr_pipeline.training.stored_crops import StoredCrop, prepare
+from isosr_pipeline.training.team import Team
+from isosr_pipeline.training.watching import Watch
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from isosr_pipeline.axial_blur import FWHM_PER_SIGMA
+from isosr_pipeline.blur.axial import FWHM_PER_SIGMA
 
 _Floats = NDArray[np.float64]
 

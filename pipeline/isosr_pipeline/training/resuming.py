@@ -27,11 +27,11 @@ from isosr_pipeline.engine.ledger import differences
 from isosr_pipeline.errors import BusyError, InputError, OutputExistsError, ResumeError
 from isosr_pipeline.locking import passing_lock
 from isosr_pipeline.paths import make_folder, reading
-from isosr_pipeline.recording import remove_records
 from isosr_pipeline.settings import IfExists
 from isosr_pipeline.store.volume import Volume
-from isosr_pipeline.team import Team, choose_precision
-from isosr_pipeline.training_settings import RichardsonLucySettings, TrainSettings
+from isosr_pipeline.training.recording import remove_records
+from isosr_pipeline.training.settings import RichardsonLucySettings, TrainSettings
+from isosr_pipeline.training.team import Team, choose_precision
 
 # A preset is compared by what it sets.
 _FREE_TO_CHANGE = {"preset", "loaders", "threads", "device", "preview_every", "tensorboard"}

@@ -17,8 +17,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from isosr_pipeline.blur.power_spectra import Floats, SpectralGrid
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.power_spectra import Floats, SpectralGrid
 
 SCALE = 4 * np.pi**2
 """A Gaussian of standard deviation sigma has the power exp(-SCALE sigma² f²)."""

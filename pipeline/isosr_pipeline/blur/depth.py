@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from isosr_pipeline.power_spectra import Floats
+from isosr_pipeline.blur.power_spectra import Floats
 
 UNLIKELY = 0.001
 """Probability below which a change with depth is not put down to chance."""

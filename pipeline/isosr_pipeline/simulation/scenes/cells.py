@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from isosr_pipeline.scenes.fields import Field, Floats, Rng, Shape, smooth_noise
+from isosr_pipeline.simulation.scenes.fields import Field, Floats, Rng, Shape, smooth_noise
 
 
 def _spaced_points(rng: Rng, shape: Shape, spacing: float) -> Floats:
@@ -51,7 +51,7 @@ def _draw_cells(rng: Rng, shape: Shape, voxel: float) -> _Cells:
 
 
 def paint_cells(rng: Rng, shape: Shape, voxel: float) -> Field:
-    """Draw packed cells in a field; see `isosr_pipeline.scenes.paint`."""
+    """Draw packed cells in a field; see `isosr_pipeline.simulation.scenes.paint`."""
     cells = _draw_cells(rng, shape, voxel)
     tree = cKDTree(cells.seeds)
     warp = [smooth_noise(rng, shape, 2.5 / voxel) * (0.6 / voxel) for _ in range(3)]

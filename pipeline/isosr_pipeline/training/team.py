@@ -19,12 +19,12 @@ from isosr_pipeline.devices import choose_device
 from isosr_pipeline.errors import InputError, InterruptedRunError, IsosrError
 from isosr_pipeline.interrupts import handling, stop_requests
 from isosr_pipeline.progress import Reporter, SilentReporter, reporter_for
-from isosr_pipeline.training_settings import TrainSettings
+from isosr_pipeline.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from isosr_pipeline.launchers import Launcher
+    from isosr_pipeline.training.launchers import Launcher
 
 Result = TypeVar("Result")
 
@@ -189,7 +189,7 @@ def _create(settings: TrainSettings) -> tuple[Fabric, Launcher | None]:
     # It takes more than a second to import, which other commands should not wait for.
     from lightning_fabric import Fabric
 
-    from isosr_pipeline.launchers import environment_of, find_launcher
+    from isosr_pipeline.training.launchers import environment_of, find_launcher
 
     device = choose_device(settings.device).type
     check_devices(settings)

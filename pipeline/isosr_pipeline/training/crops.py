@@ -21,14 +21,14 @@ from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.sampling import Cells, Sampler
 from isosr_pipeline.store.volume import Volume
-from isosr_pipeline.stored_crops import (
+from isosr_pipeline.training.settings import Sampling
+from isosr_pipeline.training.stored_crops import (
     StoredCrop,
     measured_planes,
     planes_needed,
     prepare,
     stored_crop,
 )
-from isosr_pipeline.training_settings import Sampling
 
 _SAME_VOXELS = 0.01
 

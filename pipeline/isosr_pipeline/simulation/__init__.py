@@ -1,0 +1,1 @@
+"""Simulated volumes: objects, and what a microscope makes of them."""

@@ -1,0 +1,1 @@
+"""Training: crops of stores, the loop, its processes and what it leaves to look at."""
