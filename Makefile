@@ -12,6 +12,8 @@ demo: .venv/installed
 	$(BIN)/isosr-pipeline run examples/demo.yaml
 
 # Tests of SLURM wait more than they compute, and others for one process: all run side by side.
+# Threads of one that wait for each other would keep the cores from the others.
+test: export OMP_NUM_THREADS ?= 1
 test: lint types
 	$(MAKE) --jobs=3 --output-sync=target slurm pipeline others
 

@@ -204,7 +204,7 @@ def test_interrupted_commands_advise_what_they_have(
     assert ("--resume" in shown) == (command[0] == "convert")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_convert_exits_75_and_resumes(tmp_path, number, hangups):
     rng = np.random.default_rng(0)
     source, out = tmp_path / "source.tif", tmp_path / "out.zarr"

@@ -74,9 +74,9 @@ def test_memory_is_told_beforehand():
     assert told == pytest.approx([0.56, 1.28, 2.06], rel=0.3)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
-    st.tuples(*[st.integers(1, 200)] * 3),
+    st.tuples(*[st.integers(1, 120)] * 3),
     CHUNKS,
     FEW,
     LENGTHS,
