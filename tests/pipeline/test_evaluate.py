@@ -17,9 +17,13 @@ from skimage.metrics import mean_squared_error, structural_similarity
 
 from isosr_cluster.clients import open_client
 from isosr_pipeline.errors import InputError, WorkFailedError
+from isosr_pipeline.evidence.cones import SpectrumRatio
+from isosr_pipeline.evidence.moments import Moments
+from isosr_pipeline.evidence.similarity import SSIM_RADIUS, ssim_map
+from isosr_pipeline.evidence.transforms import Transform
+from isosr_pipeline.foreground import MOST_VOXELS
 from isosr_pipeline.geometry import Box, Zyx, blocks
 from isosr_pipeline.isotropic import IsotropicView
-from isosr_pipeline.metrics import SSIM_RADIUS, Moments, SpectrumRatio, ssim_map
 from isosr_pipeline.settings import EvaluateSettings
 from isosr_pipeline.simulation.volume import Acquisition, simulate
 from isosr_pipeline.sources.tiff import TiffSource
@@ -33,7 +37,7 @@ def simulated():
 
 
 def _with_reference(path):
-    return EvaluateSettings(reference=str(path))
+    return EvaluateSettings(reference=str(path), rois=3)
 
 
 def test_figures_equal_those_of_the_whole_volume(cluster, make_store, tmp_path, simulated):
@@ -120,7 +124,8 @@ def _folded(path, truth):
     spectra, moments, similarity = SpectrumRatio(), Moments(), 0.0
     starts = [np.linspace(0, n - EDGE, -(-n // EDGE)).round().astype(int) for n in SHAPE]
     for start in itertools.product(*starts):
-        spectra.update(view.read(0, Box(Zyx(0, 0, 0), Zyx(EDGE, EDGE, EDGE)).shifted(start)))
+        cube = view.read(0, Box(Zyx(0, 0, 0), Zyx(EDGE, EDGE, EDGE)).shifted(start))
+        spectra += SpectrumRatio.of(Transform(cube))
     parts = list(blocks(Box.whole(SHAPE), Zyx(EDGE, EDGE, EDGE)))
     for part in parts:
         moments.update(truth[part.slices], view.read(0, part))
@@ -141,7 +146,8 @@ def _folded(path, truth):
 
 def _flat(figures):
     found = figures.model_dump()
-    return {**found.pop("against_reference"), **found}
+    kept = {"axial_lateral_ratio": found["axial_lateral_ratio"]}
+    return {**found["against_reference"], **kept}
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -210,12 +216,12 @@ def test_workers_elsewhere_find_paths_that_are_relative_here(
 def test_no_more_than_a_block_is_read_at_once(blurred, monkeypatch):
     """Workers are threads here, so that what they and the driver read is all seen."""
     store, restored, truth = blurred
-    seen = []
+    seen, levels = [], []
 
     def counted(read):
         def counting(self, channel, box, *more):
             data = read(self, channel, box, *more)
-            seen.append((self.path, data.size))
+            (levels if more else seen).append((self.path, data.size))
             return data
 
         return counting
@@ -230,8 +236,11 @@ def test_no_more_than_a_block_is_read_at_once(blurred, monkeypatch):
     around = EDGE + 2 * SSIM_RADIUS
     assert {path for path, _size in seen} == {store, restored, truth}
     assert max(size for _path, size in seen) <= around**3 < np.prod(SHAPE)
-    # Of each: a spectrum's cubes and two passes over twelve blocks, once with a halo.
-    assert len([0 for path, _size in seen if path == store]) == 3 * 12
+    # Of each: a spectrum's cubes and two passes over twelve blocks, once with a halo; sections.
+    assert len([0 for path, _size in seen if path == store]) == 3 * 12 + 3
+    # Coarse levels tell where something is, and how bright slabs are.
+    assert {path for path, _size in levels} == {store, restored}
+    assert max(size for _path, size in levels) <= MOST_VOXELS
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

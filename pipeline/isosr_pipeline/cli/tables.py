@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from isosr_pipeline.steps.evaluate import Evaluation
+    from isosr_pipeline.evidence.results import Evaluation
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
