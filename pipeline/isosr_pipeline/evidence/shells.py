@@ -31,6 +31,8 @@ THRESHOLD = 1 / 7
 
 # Narrow enough that rows left out fold nothing into it.
 _CONE_COSINE = math.cos(math.radians(20.0))
+# Fewer modes than a dozen lie near an axis in the shells below: their correlation is chance.
+_FIRST_SHELL = 2
 _SPLITS = ((1, 2), (2,), (1,))
 """Axes across which rows are even and odd, for the resolution along z, y and x."""
 
@@ -84,15 +86,14 @@ class ShellSums:
         return np.asarray(np.arange(1, shells + 1) / (2 * shells), np.float64)
 
     def correlation(self, axis: int) -> Floats:
-        """Return the correlation along an axis, (shells,): each over a shell and its neighbours.
+        """Return the correlation along an axis, (shells,), smoothed by ¼, ½, ¼ over neighbours.
 
         Shells without power correlate by 0.
         """
-        cross, even, odd = (
-            _with_neighbours(sums[axis]) for sums in (self.cross, self.even, self.odd)
-        )
-        power = np.sqrt(even * odd)
-        return np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
+        power = np.sqrt(self.even[axis] * self.odd[axis])
+        curve = np.divide(self.cross[axis], power, out=np.zeros_like(power), where=power > 0)
+        padded = np.pad(curve, 1, mode="edge")
+        return np.asarray(padded[:-2] / 4 + padded[1:-1] / 2 + padded[2:] / 4, np.float64)
 
     def resolved(self, axis: int) -> float | None:
         """Return the highest frequency that is resolved along an axis.
@@ -104,20 +105,15 @@ class ShellSums:
             interpolation. 0.5 where it never does; None where it does from the beginning.
         """
         curve = self.correlation(axis)
-        below = np.flatnonzero(curve < THRESHOLD)
+        below = np.flatnonzero(curve[_FIRST_SHELL:] < THRESHOLD)
         if not len(below):
             return 0.5
-        first = int(below[0])
-        if first == 0:
+        first = int(below[0]) + _FIRST_SHELL
+        if first == _FIRST_SHELL:
             return None
         share = (curve[first - 1] - THRESHOLD) / (curve[first - 1] - curve[first])
         low, high = self.frequency[first - 1 : first + 1]
         return float(low + share * (high - low))
-
-
-def _with_neighbours(sums: Floats) -> Floats:
-    padded = np.pad(sums, 1)
-    return np.asarray(padded[:-2] + padded[1:-1] + padded[2:])
 
 
 def _opposite(values: NDArray[np.complex128], axis: int) -> NDArray[np.complex128]:
