@@ -19,6 +19,7 @@ from isosr_cluster.clients import open_client
 from isosr_pipeline.errors import InputError, WorkFailedError
 from isosr_pipeline.evidence.cones import SpectrumRatio
 from isosr_pipeline.evidence.moments import Moments
+from isosr_pipeline.evidence.results import Evaluation
 from isosr_pipeline.evidence.similarity import SSIM_RADIUS, ssim_map
 from isosr_pipeline.evidence.transforms import Transform
 from isosr_pipeline.foreground import MOST_VOXELS
@@ -210,6 +211,54 @@ def test_workers_elsewhere_find_paths_that_are_relative_here(
     found = json.loads(capsys.readouterr().out)
     assert (found["store"], found["restored"]) == (store.name, restored.name)
     assert (found["before"], found["after"]) == (expected["before"], expected["after"])
+
+
+def test_json_has_every_figure_and_a_turned_reference_is_the_truth(
+    isosr, blurred, client, tmp_path, capsys
+):
+    """A reference from the side, sections of it that are given, and spots."""
+    store, restored, truth = blurred
+    side = tmp_path / "side.tif"
+    # Its z runs along y of the volume, and its y against z.
+    turned = np.rot90(tifffile.imread(truth), 1, axes=(0, 1))
+    tifffile.imwrite(side, turned, photometric="minisblack")
+    where = ("--cluster", client.scheduler_info()["address"], "--json")
+    rois = ("--roi", "5:6,:,3:40", "--roi", ":,20:21,:")
+    command = ("evaluate", store, restored, "--spots", *rois)
+    assert isosr(*command, "--reference", truth, *where) == 0
+    expected = Evaluation.model_validate_json(capsys.readouterr().out)
+    turn = ("--reference", side, "--reference-axes", "y,-z,x")
+    assert isosr(*command, *turn, *where) == 0
+    found = Evaluation.model_validate_json(capsys.readouterr().out)
+    assert found.after == expected.after
+    assert found.rois == expected.rois
+    assert [(one.plane, one.shape) for one in found.rois.regions] == [
+        ("xy", (1, SHAPE.y, 37)),
+        ("xz", (SHAPE.z, 1, SHAPE.x)),
+    ]
+    assert (found.shape, found.voxel_size_um) == (SHAPE, (1, 1, 1))
+    assert found.settings.reference_axes == "y,-z,x"
+    assert found.sampling.how == "all"
+    assert found.drift.borders_um[-1] == SHAPE.z
+    assert found.spots.count == len(found.spots.pairs)
+    assert (found.counts, found.seams) == (None, None)
+    for figures in (found.before, found.after):
+        assert set(figures.correlation) == {"z", "y", "x"}
+        assert set(figures.spectra) == {"xy", "xz", "yz"}
+        shells = len(figures.spectra["xz"].frequency_per_um)
+        assert {len(p) for p in figures.spectra["xz"].power_along.values()} == {shells}
+        assert figures.extremes.saturated_share == 0
+    sharp, blunt = found.after.sharpness, found.before.sharpness
+    assert sharp.axial_lateral_ratio > blunt.axial_lateral_ratio + 0.1
+    # Drawn sections need no one to name them, and are the same in the next run.
+    drawn = ("evaluate", store, restored, "--reference", truth, "--rois", 6, "--seed", 3)
+    assert isosr(*drawn, *where) == 0
+    found = Evaluation.model_validate_json(capsys.readouterr().out)
+    assert (found.rois.how, len(found.rois.regions)) == ("signal", 6)
+    assert isosr(*drawn, *where[:2]) == 0
+    shown = capsys.readouterr().out
+    assert f"PSNR gains {found.rois.gain_db.median:+.2f} dB" in shown
+    assert "resolution along z" in shown
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -312,7 +312,7 @@ def compare_spots(found: FoundSpots, seed: int) -> SpotComparison:
     left_out = found.left_out + Counter({"shape": len(single) - len(alike)})
     if len(alike) > MOST_SPOTS:
         kept = np.random.default_rng(seed).choice(len(alike), MOST_SPOTS, replace=False)
-        left_out["beyond 512"] = len(alike) - MOST_SPOTS
+        left_out[f"beyond {MOST_SPOTS}"] = len(alike) - MOST_SPOTS
         alike = [alike[index] for index in sorted(kept.tolist())]
     lateral = [(_lateral(pair.before), _lateral(pair.after)) for pair in alike]
     return SpotComparison(
