@@ -267,6 +267,12 @@ def test_what_is_for_a_reference_needs_one():
             EvaluateSettings(**given)
 
 
+def test_what_was_asked_for_is_the_same_after_json():
+    given = {"reference": "t.tif", "reference_axes": "y,-z,x", "roi": ("3:4,:,0:9", "0:1,:,:um")}
+    settings = EvaluateSettings(**given, rois=6, spots=True, seed=2)
+    assert EvaluateSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
 def test_slabs_have_the_mean_of_their_planes(stripe, make_store):
     volume, part = stripe
     borders = slab_borders(part.shape.z)
