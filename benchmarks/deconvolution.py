@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from isosr_models.richardson_lucy import RichardsonLucyRestorer
 from isosr_pipeline.blur.deconvolution import deconvolution
+from isosr_pipeline.evidence.cones import SpectrumRatio
+from isosr_pipeline.evidence.moments import Moments
+from isosr_pipeline.evidence.transforms import Transform
 from isosr_pipeline.geometry import Box, context
 from isosr_pipeline.isotropic import IsotropicView
-from isosr_pipeline.metrics import Moments, SpectrumRatio
 from isosr_pipeline.simulation.volume import Acquisition, simulate
 from isosr_pipeline.store.intensity import CONFOCAL
 from isosr_pipeline.training.settings import RichardsonLucySettings
@@ -96,7 +98,8 @@ def _print(
     for z in range(0, image.shape[0] - 63, 32):
         for y in range(0, image.shape[1] - 63, 32):
             for x in range(0, image.shape[2] - 63, 32):
-                spectrum.update(image[z : z + 64, y : y + 64, x : x + 64])
+                cube = image[z : z + 64, y : y + 64, x : x + 64]
+                spectrum += SpectrumRatio.of(Transform(cube))
     print(
         f"| {scene} | {step} | {way} | {iterations} | {moments.psnr(fitted=True):.2f} | "
         f"{spectrum.ratio:.2f} |",

@@ -18,9 +18,9 @@ import tifffile
 import torch
 
 from isosr_models.model_folder import load_restorer, read_description
+from isosr_pipeline.evidence.moments import Moments
 from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.isotropic import IsotropicView
-from isosr_pipeline.metrics import Moments
 from isosr_pipeline.store.volume import Volume
 
 BLOCK, HALO = 64, 32

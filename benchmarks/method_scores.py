@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from isosr_models.model_folder import read_description
+from isosr_pipeline.evidence.cones import SpectrumRatio
+from isosr_pipeline.evidence.moments import Moments
+from isosr_pipeline.evidence.similarity import SSIM_RADIUS, ssim_map
+from isosr_pipeline.evidence.transforms import Transform
 from isosr_pipeline.geometry import Box, Zyx, context
-from isosr_pipeline.metrics import SSIM_RADIUS, Moments, SpectrumRatio, ssim_map
 from isosr_pipeline.restoring.models import load
 from isosr_pipeline.store.volume import Volume
 
@@ -31,7 +34,7 @@ class Scores(BaseModel):
     Attributes
     ----------
     psnr_db, ssim, nrmse : float
-        See `isosr_pipeline.metrics`.
+        See `isosr_pipeline.evidence`.
     ratio : float or None
         Axial over lateral spectral amplitude; None: there is no signal.
     axial_um, lateral_um : float or None
@@ -91,7 +94,7 @@ def _spectrum_ratio(image: NDArray[np.float64]) -> float | None:
     size = min(_CUBE, *image.shape)
     ratio = SpectrumRatio()
     for origin in itertools.product(*(range(0, n - size + 1, size // 2) for n in image.shape)):
-        ratio.update(image[tuple(slice(o, o + size) for o in origin)])
+        ratio += SpectrumRatio.of(Transform(image[tuple(slice(o, o + size) for o in origin)]))
     return ratio.ratio if math.isfinite(ratio.ratio) else None
 
 

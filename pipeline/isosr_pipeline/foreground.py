@@ -59,7 +59,7 @@ def foreground_shares(
     ndarray, (z, y, x) float64
         Between 0 and 1; all 0 where nothing stands out.
     """
-    found = find_foreground(_read(volume, channel, level), window)
+    found = find_foreground(read_level(volume, channel, level), window)
     ratios = (view.planes_per_voxel, 1.0, 1.0)
     steps = volume.step(level)
     grids = [Grid(ratio, step) for ratio, step in zip(ratios, steps, strict=True)]
@@ -107,8 +107,11 @@ def _otsu(counts: NDArray[np.int64]) -> int:
     return int(np.nanargmax(between)) + 1
 
 
-def _read(volume: Volume, channel: int, level: int) -> NDArray[Any]:
-    """Read a level slab by slab, so that what is decoded at once stays small."""
+def read_level(volume: Volume, channel: int, level: int) -> NDArray[Any]:
+    """Read a level slab by slab, so that what is decoded at once stays small.
+
+    Returns (z, y, x) of the volume's dtype; see `choose_level`.
+    """
     _, depth, height, width = volume.arrays[level].shape
     chunk = volume.arrays[level].chunks[1]
     planes = max(1, _SLAB // (height * width * chunk)) * chunk

@@ -29,8 +29,6 @@ from isosr_pipeline.engine.filling import TIMEOUT, may_pass
 from isosr_pipeline.errors import HopelessError, InterruptedRunError, WorkFailedError
 from isosr_pipeline.geometry import Box
 from isosr_pipeline.interrupts import stop_requests
-from isosr_pipeline.isotropic import Grid
-from isosr_pipeline.metrics import SSIM_RADIUS, Moments, SpectrumRatio, ssim_map
 from isosr_pipeline.progress import Advance
 from isosr_pipeline.store.volume import Volume
 
@@ -225,80 +223,3 @@ class ReopenedVolume:
     def _require(self, is_same: bool) -> None:
         if not is_same:
             raise HopelessError(f"{self.path} has been replaced since it was first opened")
-
-
-@dataclass(frozen=True)
-class MeasureSpectrum:
-    """Takes the spectrum of a box.
-
-    Parameters
-    ----------
-    image : Grid
-        Picklable.
-    channel : int
-    """
-
-    image: Grid
-    channel: int
-
-    def __call__(self, box: Box) -> SpectrumRatio:
-        """Read the box and take its spectrum."""
-        spectrum = SpectrumRatio()
-        spectrum.update(self.image.read(self.channel, box))
-        return spectrum
-
-
-@dataclass(frozen=True)
-class MeasureMoments:
-    """Takes the moments of a box and of its reference.
-
-    Parameters
-    ----------
-    reference : Image
-    image : Grid
-        Both picklable, and of one shape.
-    channel : int
-        Of both.
-    """
-
-    reference: Image
-    image: Grid
-    channel: int
-
-    def __call__(self, box: Box) -> Moments:
-        """Read both and take their moments."""
-        moments = Moments()
-        moments.update(self.reference.read(self.channel, box), self.image.read(self.channel, box))
-        return moments
-
-
-@dataclass(frozen=True)
-class MeasureSimilarity:
-    """Sums up the structural similarity of a box to its reference.
-
-    Parameters
-    ----------
-    reference : Image
-    image : Grid
-        Both picklable, and of one shape.
-    channel : int
-        Of both.
-    gain, offset : float
-        ``gain * image + offset`` is what is compared.
-    data_range : float
-        See `ssim_map`.
-    """
-
-    reference: Image
-    image: Grid
-    channel: int
-    gain: float
-    offset: float
-    data_range: float
-
-    def __call__(self, box: Box) -> float:
-        """Read both with the halo that the box needs, and return the sum over its voxels."""
-        around = box.grown(SSIM_RADIUS).clipped(self.image.shape)
-        fitted = self.gain * self.image.read(self.channel, around) + self.offset
-        similarity = ssim_map(self.reference.read(self.channel, around), fitted, self.data_range)
-        return float(similarity[box.relative_to(around.start).slices].sum())

@@ -112,10 +112,13 @@ class Grid(NamedTuple):
         Voxels of level 0 in a voxel of the isotropic grid.
     step : float
         Voxels of level 0 in a voxel of the coarse level.
+    first : int
+        Where starts count from, in voxels of the isotropic grid.
     """
 
     planes_per_voxel: float
     step: float
+    first: int = 0
 
     def edges(
         self, start: NDArray[np.float64], length: int, available: int
@@ -125,7 +128,7 @@ class Grid(NamedTuple):
         Parameters
         ----------
         start : ndarray, any shape
-            First voxels of crops.
+            First voxels of crops, from `first` on.
         length : int
             Of a crop, in voxels of the isotropic grid.
         available : int
@@ -133,6 +136,7 @@ class Grid(NamedTuple):
         """
         # The centres of the first voxels of level 0 and of the isotropic grid coincide.
         border = 0.5 - self.planes_per_voxel / 2
+        start = start + self.first
         low = (start * self.planes_per_voxel + border) / self.step
         high = ((start + length) * self.planes_per_voxel + border) / self.step
         return np.clip(low, 0, available), np.clip(high, 0, available)
@@ -170,6 +174,25 @@ def shares(
         for z in range(0, len(foreground), planes)
     ]
     return _averaged(np.concatenate(slabs), 0, *edges[0])
+
+
+def snapped(start: float, length: int, own: int) -> int:
+    """Return the nearest of evenly spaced starts, from one border of an axis to the other.
+
+    Parameters
+    ----------
+    start : float
+        In voxels.
+    length : int
+        Of the axis.
+    own : int
+        Of what starts there; half of it or more lies between neighbours.
+    """
+    room = length - own
+    steps = int(2 * room / own)
+    if not steps:
+        return room // 2
+    return round(min(round(start / room * steps), steps) / steps * room)
 
 
 def _averaged(
@@ -241,9 +264,9 @@ class Sampler:
             found / volume for found, volume in zip(self._foreground, self._volumes, strict=True)
         ]
 
-    def draw(self, rng: np.random.Generator) -> Place:
-        """Draw a place."""
-        everywhere = rng.random() < UNIFORM or not any(self._foreground)
+    def draw(self, rng: np.random.Generator, uniform: float = UNIFORM) -> Place:
+        """Draw a place, from everywhere in this share of the cases."""
+        everywhere = rng.random() < uniform or not any(self._foreground)
         weights = self._volumes if everywhere else self._foreground
         store = int(rng.choice(len(weights), p=np.divide(weights, sum(weights))))
         channel = int(rng.integers(self.channels[store]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
 )
 
+from isosr_pipeline.geometry import AXES
 from isosr_pipeline.roi import Roi
 from isosr_pipeline.store.intensity import CONFOCAL
 from isosr_pipeline.store.multiscale import voxel_size_problem
@@ -27,6 +28,9 @@ from isosr_pipeline.store.spec import Ngff
 DEFAULT_CHUNK = (64, 64, 64)
 MAX_HALO = 512
 _NARROWEST, _WIDEST = 1e-30, 1e30
+
+
+Value = TypeVar("Value")
 
 
 def _three(value: Any) -> Any:
@@ -104,6 +108,20 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """Where random numbers start from."""
 
 Device = Literal["auto", "cpu", "cuda"]
+
+
+def _axis_order(value: str) -> str:
+    parts = [part.strip() for part in value.split(",")]
+    if sorted(part.removeprefix("-") for part in parts) != sorted(AXES):
+        raise ValueError(
+            "name the axes of the reference that run along z, y and x, each once, with a minus "
+            "where one runs the other way, such as y,-z,x"
+        )
+    return ",".join(parts)
+
+
+AxisOrder = Annotated[str, AfterValidator(_axis_order)]
+"""Axes of another image that run along z, y, x, reversed after a minus: ``"y,-z,x"``."""
 
 
 def as_text(value: Any) -> Any:
@@ -225,6 +243,12 @@ class RestoreSettings(Settings):
     timeout: PositiveFloat = 60.0
 
 
+def _for_reference(value: Value, info: ValidationInfo) -> Value:
+    if value and info.data.get("reference", "") is None:
+        raise ValueError("is for a reference; give one too")
+    return value
+
+
 class EvaluateSettings(Settings):
     """Parameters of ``evaluate``.
 
@@ -233,11 +257,28 @@ class EvaluateSettings(Settings):
     reference : Path or None
         An OME-Zarr store or a source, such as ``truth.h5::array``, with the truth, on the grid of
         the restored volume.
+    reference_axes : str or None
+        Axes of the reference that run along z, y, x of the restored volume, where it shows the
+        specimen from another side: ``"y,-z,x"``. None: z, y, x.
     channel : int
+    roi : tuple of RegionOfInterest
+        Sections of the restored volume in which it is compared with the reference; none: they are
+        drawn.
+    rois : int
+        How many are drawn.
+    spots : bool
+        Fit Gaussians to isolated bright spots.
+    seed : int
+        Of what is drawn.
     """
 
     reference: Path | None = None
+    reference_axes: Annotated[AxisOrder | None, AfterValidator(_for_reference)] = None
     channel: int = Field(0, ge=0)
+    roi: Annotated[tuple[Roi, ...], AfterValidator(_for_reference)] = ()
+    rois: Annotated[int, Field(ge=3, le=3000)] = 120
+    spots: bool = False
+    seed: Seed = 0
 
 
 DEFAULT_PERCENTILES = CONFOCAL

@@ -16,10 +16,16 @@ from distributed import Client, LocalCluster
 from skimage.metrics import mean_squared_error, structural_similarity
 
 from isosr_cluster.clients import open_client
+from isosr_pipeline.cli.tables import show_evaluation
 from isosr_pipeline.errors import InputError, WorkFailedError
+from isosr_pipeline.evidence.cones import SpectrumRatio
+from isosr_pipeline.evidence.moments import Moments
+from isosr_pipeline.evidence.results import Evaluation
+from isosr_pipeline.evidence.similarity import SSIM_RADIUS, ssim_map
+from isosr_pipeline.evidence.transforms import Transform
+from isosr_pipeline.foreground import MOST_VOXELS
 from isosr_pipeline.geometry import Box, Zyx, blocks
 from isosr_pipeline.isotropic import IsotropicView
-from isosr_pipeline.metrics import SSIM_RADIUS, Moments, SpectrumRatio, ssim_map
 from isosr_pipeline.settings import EvaluateSettings
 from isosr_pipeline.simulation.volume import Acquisition, simulate
 from isosr_pipeline.sources.tiff import TiffSource
@@ -33,7 +39,7 @@ def simulated():
 
 
 def _with_reference(path):
-    return EvaluateSettings(reference=str(path))
+    return EvaluateSettings(reference=str(path), rois=3)
 
 
 def test_figures_equal_those_of_the_whole_volume(cluster, make_store, tmp_path, simulated):
@@ -120,7 +126,8 @@ def _folded(path, truth):
     spectra, moments, similarity = SpectrumRatio(), Moments(), 0.0
     starts = [np.linspace(0, n - EDGE, -(-n // EDGE)).round().astype(int) for n in SHAPE]
     for start in itertools.product(*starts):
-        spectra.update(view.read(0, Box(Zyx(0, 0, 0), Zyx(EDGE, EDGE, EDGE)).shifted(start)))
+        cube = view.read(0, Box(Zyx(0, 0, 0), Zyx(EDGE, EDGE, EDGE)).shifted(start))
+        spectra += SpectrumRatio.of(Transform(cube))
     parts = list(blocks(Box.whole(SHAPE), Zyx(EDGE, EDGE, EDGE)))
     for part in parts:
         moments.update(truth[part.slices], view.read(0, part))
@@ -141,7 +148,8 @@ def _folded(path, truth):
 
 def _flat(figures):
     found = figures.model_dump()
-    return {**found.pop("against_reference"), **found}
+    kept = {"axial_lateral_ratio": found["axial_lateral_ratio"]}
+    return {**found["against_reference"], **kept}
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -206,16 +214,63 @@ def test_workers_elsewhere_find_paths_that_are_relative_here(
     assert (found["before"], found["after"]) == (expected["before"], expected["after"])
 
 
+def test_json_has_every_figure_and_a_turned_reference_is_the_truth(
+    isosr, blurred, client, tmp_path, capsys
+):
+    """A reference from the side, sections of it that are given, and spots."""
+    store, restored, truth = blurred
+    side = tmp_path / "side.tif"
+    # Its z runs along y of the volume, and its y against z.
+    turned = np.rot90(tifffile.imread(truth), 1, axes=(0, 1))
+    tifffile.imwrite(side, turned, photometric="minisblack")
+    where = ("--cluster", client.scheduler_info()["address"], "--json")
+    rois = ("--roi", "5:6,:,3:40", "--roi", ":,20:21,:")
+    command = ("evaluate", store, restored, "--spots", *rois)
+    assert isosr(*command, "--reference", truth, *where) == 0
+    expected = Evaluation.model_validate_json(capsys.readouterr().out)
+    turn = ("--reference", side, "--reference-axes", "y,-z,x")
+    assert isosr(*command, *turn, *where) == 0
+    found = Evaluation.model_validate_json(capsys.readouterr().out)
+    assert found.after == expected.after
+    assert found.rois == expected.rois
+    assert [(one.plane, one.shape) for one in found.rois.regions] == [
+        ("xy", (1, SHAPE.y, 37)),
+        ("xz", (SHAPE.z, 1, SHAPE.x)),
+    ]
+    assert (found.shape, found.voxel_size_um) == (SHAPE, (1, 1, 1))
+    assert found.settings.reference_axes == "y,-z,x"
+    assert found.sampling.how == "all"
+    assert found.drift.borders_um[-1] == SHAPE.z
+    assert found.spots.count == len(found.spots.pairs)
+    assert (found.counts, found.seams) == (None, None)
+    for figures in (found.before, found.after):
+        assert set(figures.correlation) == {"z", "y", "x"}
+        assert set(figures.spectra) == {"xy", "xz", "yz"}
+        shells = len(figures.spectra["xz"].frequency_per_um)
+        assert {len(p) for p in figures.spectra["xz"].power_along.values()} == {shells}
+        assert figures.extremes.saturated_share == 0
+    sharp, blunt = found.after.sharpness, found.before.sharpness
+    assert sharp.axial_lateral_ratio > blunt.axial_lateral_ratio + 0.1
+    drawn = ("evaluate", store, restored, "--reference", truth, "--rois", 6, "--seed", 3)
+    assert isosr(*drawn, *where) == 0
+    found = Evaluation.model_validate_json(capsys.readouterr().out)
+    assert (found.rois.how, len(found.rois.regions)) == ("signal", 6)
+    show_evaluation(found)
+    shown = capsys.readouterr().out
+    assert f"PSNR gains {found.rois.gain_db.median:+.2f} dB" in shown
+    assert "resolution along z" in shown
+
+
 @pytest.mark.usefixtures("small_blocks")
 def test_no_more_than_a_block_is_read_at_once(blurred, monkeypatch):
     """Workers are threads here, so that what they and the driver read is all seen."""
     store, restored, truth = blurred
-    seen = []
+    seen, levels = [], []
 
     def counted(read):
         def counting(self, channel, box, *more):
             data = read(self, channel, box, *more)
-            seen.append((self.path, data.size))
+            (levels if more else seen).append((self.path, data.size))
             return data
 
         return counting
@@ -230,8 +285,11 @@ def test_no_more_than_a_block_is_read_at_once(blurred, monkeypatch):
     around = EDGE + 2 * SSIM_RADIUS
     assert {path for path, _size in seen} == {store, restored, truth}
     assert max(size for _path, size in seen) <= around**3 < np.prod(SHAPE)
-    # Of each: a spectrum's cubes and two passes over twelve blocks, once with a halo.
-    assert len([0 for path, _size in seen if path == store]) == 3 * 12
+    # Of each: a spectrum's cubes and two passes over twelve blocks, once with a halo; sections.
+    assert len([0 for path, _size in seen if path == store]) == 3 * 12 + 3
+    # Coarse levels tell where something is, and how bright slabs are.
+    assert {path for path, _size in levels} == {store, restored}
+    assert max(size for _path, size in levels) <= MOST_VOXELS
 
 
 def test_an_interrupted_evaluate_exits_75_and_prints_no_figures(make_store):

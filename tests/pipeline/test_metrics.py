@@ -13,7 +13,10 @@ from scipy import ndimage
 from skimage import metrics as skimage_metrics
 
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.metrics import SSIM_RADIUS, Moments, SpectrumRatio, cone_spectra, ssim_map
+from isosr_pipeline.evidence.cones import SpectrumRatio
+from isosr_pipeline.evidence.moments import Moments
+from isosr_pipeline.evidence.similarity import SSIM_RADIUS, ssim_map
+from isosr_pipeline.evidence.transforms import Transform
 
 Volume = NDArray[Any]
 
@@ -213,7 +216,7 @@ def test_ssim_refuses_bad_input() -> None:
 def ratio_of(*volumes: Volume) -> float:
     ratio = SpectrumRatio()
     for volume in volumes:
-        ratio.update(volume)
+        ratio += SpectrumRatio.of(Transform(volume))
     return ratio.ratio
 
 
@@ -256,9 +259,7 @@ def test_white_noise_does_not_hide_axial_blur() -> None:
 
 def test_spectrum_ratios_add_up_in_any_order() -> None:
     volumes = [isotropic(seed, 32) * (1 + seed) for seed in range(4)]
-    parts = [SpectrumRatio() for _ in volumes]
-    for part, volume in zip(parts, volumes, strict=True):
-        part.update(volume)
+    parts = [SpectrumRatio.of(Transform(volume)) for volume in volumes]
     forward = functools.reduce(SpectrumRatio.__add__, parts).ratio
     backward = functools.reduce(SpectrumRatio.__add__, parts[::-1]).ratio
     assert forward == pytest.approx(ratio_of(*volumes))
@@ -286,6 +287,6 @@ def test_subvolumes_need_not_be_cubes(shape: tuple[int, int, int]) -> None:
 def test_spectra_refuse_bad_subvolumes() -> None:
     for bad in (np.zeros((64, 64)), np.zeros((8, 64, 64))):
         with pytest.raises(InputError, match="at least 16"):
-            cone_spectra(bad)
+            Transform(bad)
     with pytest.raises(InputError, match="NaN"):
-        cone_spectra(np.full((16, 16, 16), np.nan))
+        Transform(np.full((16, 16, 16), np.nan))

@@ -40,7 +40,11 @@ from isosr_pipeline.training.settings import TrainSettings
         (TrainSettings, {"preset": ["cfm"]}, r"preset: .*'ot-lsm-brain'.*\['cfm'\]"),
         (TrainSettings, {"preset": {"cfm": 1}}, "preset: .*'cfm'"),
         (TrainSettings, {"itterations": 1}, "itterations: is not known; did you mean iterations"),
-        (EvaluateSettings, {"xyzzy": 1}, "xyzzy: is not known; known are reference, channel"),
+        (
+            EvaluateSettings,
+            {"xyzzy": 1},
+            "xyzzy: is not known; known are reference, reference_axes",
+        ),
         (Brain, {"source": "s", "output": "o", "train": 7}, "train: give keys below it, such as"),
         (Brain, {"source": 7, "output": "o"}, "source: give a path as text, not 7"),
         (Brain, {"source": "s"}, "output: is missing; add it"),

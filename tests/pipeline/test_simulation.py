@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from scipy import ndimage
 
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.metrics import SpectrumRatio
+from isosr_pipeline.evidence.cones import SpectrumRatio
+from isosr_pipeline.evidence.transforms import Transform
 from isosr_pipeline.simulation.optics import FWHM_PER_SIGMA, blur_along_z, blur_by_depth, excitation
 from isosr_pipeline.simulation.volume import SCENES, Acquisition, simulate
 
@@ -25,7 +26,7 @@ def width_of_a_bead(fwhm_um: float) -> float:
 def spectrum_ratio(volume: NDArray[np.uint16], size: int = 64) -> float:
     ratio = SpectrumRatio()
     for origin in itertools.product(*(range(0, n - size + 1, size // 2) for n in volume.shape)):
-        ratio.update(volume[tuple(slice(o, o + size) for o in origin)])
+        ratio += SpectrumRatio.of(Transform(volume[tuple(slice(o, o + size) for o in origin)]))
     return ratio.ratio
 
 

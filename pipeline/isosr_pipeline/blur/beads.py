@@ -32,11 +32,11 @@ _SMOOTHED = 0.4
 """Standard deviation of the filter that finds spots, over that of a bead."""
 
 _ABOVE_NOISE = 8.0
-_FAINTEST = 0.25
+FAINTEST = 0.25
 """Height of the faintest bead, over that of the typical one."""
 _NEIGHBOUR = 0.1
 """Height of the brightest neighbour that a bead may have, over its own."""
-_LEAST_EXPLAINED = 0.5
+LEAST_EXPLAINED = 0.5
 """Share of the variance that a Gaussian accounts for; noise takes its own of faint beads."""
 _MOST_UNLIKE = 1.5
 """How many times as wide as the typical bead another one may be, or the reverse."""
@@ -59,7 +59,17 @@ class BeadImage(Protocol):
         ...
 
 
-class _Peak(NamedTuple):
+class Peak(NamedTuple):
+    """A local maximum.
+
+    Attributes
+    ----------
+    height : float
+        Above the level around it, in the units of the volume.
+    place : Zyx
+        In voxels.
+    """
+
     height: float
     place: Zyx
 
@@ -106,21 +116,28 @@ def find_beads(image: BeadImage, channel: int, name: str) -> Beads:
     InputError
         When there is no isolated bead.
     """
-    height, fwhm = _typical(image, channel, name)
-    peaks = list(_peaks(image, channel, height, fwhm))
+    brightest = [brightest_spot(image, channel, tile, name) for tile in _tiles(image)]
+    typical = typical_spot(image, channel, [peak for peak in brightest if peak], name)
+    if typical is None:
+        raise InputError(
+            f"{name} shows no bead: no bright spot in it is like a Gaussian; give a volume of "
+            "single beads, smaller than the microscope resolves"
+        )
+    height, fwhm = typical
+    peaks = [p for tile in _tiles(image) for p in peaks_in(image, channel, tile, height, fwhm)]
     peaks = sorted(peaks, reverse=True)[:_MOST]
-    reach = Zyx(*(math.ceil(_REACH * w) for w in fwhm))
+    reach = reach_of(fwhm)
     rejected: Counter[str] = Counter()
-    fitted: list[tuple[_Peak, Spot]] = []
+    fitted: list[tuple[Peak, Spot]] = []
     for peak in peaks:
-        if peak.height < _FAINTEST * height:
+        if peak.height < FAINTEST * height:
             continue
-        reason, spot = _judged(image, channel, peak, peaks, reach, fwhm)
+        reason, spot = judged(image, channel, peak, peaks, reach, fwhm)
         if spot is None:
             rejected[reason] += 1
         else:
             fitted.append((peak, spot))
-    alike = _alike(fitted)
+    alike = [fitted[index] for index in alike_spots([spot for _peak, spot in fitted])]
     rejected["shape"] += len(fitted) - len(alike)
     if not alike:
         found = ", ".join(f"{count} {why}" for why, count in rejected.items() if count)
@@ -133,13 +150,13 @@ def find_beads(image: BeadImage, channel: int, name: str) -> Beads:
     return Beads([spot for _peak, spot in alike], psf, +rejected)
 
 
-def _tiles(image: BeadImage, margin: Sequence[int] = (0, 0, 0)) -> Iterator[tuple[Box, Box]]:
-    """Yield the tiles of an image, and what is read for each."""
-    shape = image.shape[1:]
-    for tile in blocks(Box.whole(shape), _TILE):
-        start = Zyx(*(a - m for a, m in zip(tile.start, margin, strict=True)))
-        stop = Zyx(*(b + m for b, m in zip(tile.stop, margin, strict=True)))
-        yield tile, Box(start, stop).clipped(shape)
+def reach_of(fwhm: _Floats) -> Zyx:
+    """Return how far around a bead its surroundings go, in voxels; of widths at half maximum."""
+    return Zyx(*(math.ceil(_REACH * width) for width in fwhm))
+
+
+def _tiles(image: BeadImage) -> Iterator[Box]:
+    yield from blocks(Box.whole(image.shape[1:]), _TILE)
 
 
 def _read(image: BeadImage, channel: int, box: Box, name: str = "") -> NDArray[np.float32]:
@@ -149,53 +166,99 @@ def _read(image: BeadImage, channel: int, box: Box, name: str = "") -> NDArray[n
     return values
 
 
-def _typical(image: BeadImage, channel: int, name: str) -> tuple[float, _Floats]:
-    """Return height and widths at half maximum of the brightest spots: their medians."""
-    brightest: list[_Peak] = []
-    for tile, read in _tiles(image):
-        smooth = ndimage.gaussian_filter(_read(image, channel, read, name), 1)
-        place = np.argwhere(smooth == smooth.max())[0]
-        level, noise = _background(smooth)
-        height = float(smooth.max()) - level
-        if height > _ABOVE_NOISE * noise:
-            at = Zyx(*(int(p) + a for p, a in zip(place.tolist(), tile.start, strict=True)))
-            brightest = sorted([*brightest, _Peak(height, at)], reverse=True)[:_FIRST]
+def brightest_spot(image: BeadImage, channel: int, tile: Box, name: str) -> Peak | None:
+    """Return the brightest spot of a tile; None where it is not above the noise.
+
+    Parameters
+    ----------
+    image : BeadImage
+    channel : int
+    tile : Box
+        In voxels of the image.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    InputError
+        When there are voxels that are NaN or infinite.
+    """
+    smooth = ndimage.gaussian_filter(_read(image, channel, tile, name), 1)
+    place = np.argwhere(smooth == smooth.max())[0]
+    level, noise = _background(smooth)
+    height = float(smooth.max()) - level
+    if not height > _ABOVE_NOISE * noise:
+        return None
+    return Peak(height, Zyx(*(int(p) + a for p, a in zip(place.tolist(), tile.start, strict=True))))
+
+
+def typical_spot(
+    image: BeadImage, channel: int, brightest: Sequence[Peak], name: str
+) -> tuple[float, _Floats] | None:
+    """Return height, and widths at half maximum along z, y, x, of the brightest spots: medians.
+
+    Parameters
+    ----------
+    image : BeadImage
+    channel : int
+    brightest : sequence of Peak
+        Of many tiles; 16 of them are looked at.
+    name : str
+        For messages.
+
+    Returns
+    -------
+    (float, (3,) float64) or None
+        In voxels; None: none of them is like a Gaussian.
+    """
     found = []
-    for peak in brightest:
+    for peak in sorted(brightest, reverse=True)[:_FIRST]:
         half = Zyx(*(n // 2 for n in _TILE))
         start = Zyx(*(p - h for p, h in zip(peak.place, half, strict=True)))
         stop = Zyx(*(p + h for p, h in zip(peak.place, half, strict=True)))
-        spot = fit_spot(_read(image, channel, Box(start, stop).clipped(image.shape[1:])))
-        if spot is not None and spot.explained >= _LEAST_EXPLAINED:
+        spot = fit_spot(_read(image, channel, Box(start, stop).clipped(image.shape[1:]), name))
+        if spot is not None and spot.explained >= LEAST_EXPLAINED:
             found.append((spot.amplitude, *spot.fwhm))
     if not found:
-        raise InputError(
-            f"{name} shows no bead: no bright spot in it is like a Gaussian; give a volume of "
-            "single beads, smaller than the microscope resolves"
-        )
+        return None
     height, *fwhm = np.median(found, axis=0)
     return float(height), np.maximum(fwhm, 1.0)
 
 
-def _peaks(image: BeadImage, channel: int, height: float, fwhm: _Floats) -> Iterator[_Peak]:
-    """Yield local maxima, faint ones too."""
+def peaks_in(
+    image: BeadImage, channel: int, tile: Box, height: float, fwhm: _Floats
+) -> Iterator[Peak]:
+    """Yield the local maxima of a tile, faint ones too.
+
+    Parameters
+    ----------
+    image : BeadImage
+    channel : int
+    tile : Box
+        In voxels of the image.
+    height : float
+    fwhm : (3,) float64
+        Of the typical spot.
+    """
     # Two beads side by side are taken for a wide one until they are looked at more finely.
     fine = np.array([fwhm[0], *[min(fwhm[1:])] * 2])
     sigma = _SMOOTHED * fine / FWHM_PER_SIGMA
     size = [2 * math.ceil(0.5 * w) + 1 for w in fine]
     margin = [math.ceil(w) + 4 for w in fwhm]
-    for tile, read in _tiles(image, margin):
-        smooth = ndimage.gaussian_filter(_read(image, channel, read), sigma)
-        level, noise = _background(smooth)
-        least = max(_ABOVE_NOISE * noise, _FAINTEST * _NEIGHBOUR * height)
-        is_peak = (smooth == ndimage.maximum_filter(smooth, size)) & (smooth > level + least)
-        # Voxels of equal height next to each other are one spot.
-        labels, count = ndimage.label(is_peak, np.ones((3, 3, 3)))
-        found = np.array(ndimage.maximum_position(smooth, labels, range(1, count + 1)), np.intp)
-        for place in found.tolist():
-            at = Zyx(*(p + a for p, a in zip(place, read.start, strict=True)))
-            if all(a <= p < b for a, p, b in zip(tile.start, at, tile.stop, strict=True)):
-                yield _Peak(float(smooth[tuple(place)]) - level, at)
+    start = Zyx(*(a - m for a, m in zip(tile.start, margin, strict=True)))
+    stop = Zyx(*(b + m for b, m in zip(tile.stop, margin, strict=True)))
+    read = Box(start, stop).clipped(image.shape[1:])
+    smooth = ndimage.gaussian_filter(_read(image, channel, read), sigma)
+    level, noise = _background(smooth)
+    least = max(_ABOVE_NOISE * noise, FAINTEST * _NEIGHBOUR * height)
+    is_peak = (smooth == ndimage.maximum_filter(smooth, size)) & (smooth > level + least)
+    # Voxels of equal height next to each other are one spot.
+    labels, count = ndimage.label(is_peak, np.ones((3, 3, 3)))
+    found = np.array(ndimage.maximum_position(smooth, labels, range(1, count + 1)), np.intp)
+    for place in found.tolist():
+        at = Zyx(*(p + a for p, a in zip(place, read.start, strict=True)))
+        if all(a <= p < b for a, p, b in zip(tile.start, at, tile.stop, strict=True)):
+            yield Peak(float(smooth[tuple(place)]) - level, at)
 
 
 def _background(smooth: NDArray[np.float32]) -> tuple[float, float]:
@@ -204,16 +267,29 @@ def _background(smooth: NDArray[np.float32]) -> tuple[float, float]:
     return level, _MAD * float(np.median(np.abs(smooth - level)))
 
 
-def _judged(
+def judged(
     image: BeadImage,
     channel: int,
-    peak: _Peak,
-    peaks: Sequence[_Peak],
+    peak: Peak,
+    peaks: Sequence[Peak],
     reach: Zyx,
     fwhm: _Floats,
 ) -> tuple[str, Spot | None]:
-    """Return why a spot is left out, or the Gaussian of a bead, in voxels of the volume."""
-    box = _around(peak.place, reach)
+    """Return why a spot is left out, or the Gaussian of a bead, in voxels of the volume.
+
+    Parameters
+    ----------
+    image : BeadImage
+    channel : int
+    peak : Peak
+    peaks : sequence of Peak
+        All around it.
+    reach : Zyx
+        See `reach_of`.
+    fwhm : (3,) float64
+        Of the typical spot, in voxels.
+    """
+    box = surroundings(peak.place, reach)
     if box.clipped(image.shape[1:]) != box:
         return "at the border", None
     if any(_is_near(peak, other, reach, fwhm) for other in peaks):
@@ -222,35 +298,34 @@ def _judged(
     if values.dtype.kind in "iu" and values.max() == np.iinfo(values.dtype).max:
         return "saturated", None
     spot = fit_spot(values)
-    if spot is None or spot.explained < _LEAST_EXPLAINED:
+    if spot is None or spot.explained < LEAST_EXPLAINED:
         return "shape", None
     z, y, x = (c + a for c, a in zip(spot.centre, box.start, strict=True))
     return "", Spot(spot.amplitude, spot.background, (z, y, x), spot.sigma, spot.explained)
 
 
-def _is_near(peak: _Peak, other: _Peak, reach: Zyx, fwhm: _Floats) -> bool:
+def _is_near(peak: Peak, other: Peak, reach: Zyx, fwhm: _Floats) -> bool:
     apart = [abs(a - b) for a, b in zip(peak.place, other.place, strict=True)]
     if not any(apart) or other.height < _NEIGHBOUR * peak.height:
         return False
     return all(d <= r + w for d, r, w in zip(apart, reach, fwhm, strict=True))
 
 
-def _alike(fitted: list[tuple[_Peak, Spot]]) -> list[tuple[_Peak, Spot]]:
-    """Leave out beads that are much wider or narrower than most."""
-    if not fitted:
+def alike_spots(spots: Sequence[Spot]) -> list[int]:
+    """Return the numbers of the spots that are not much wider or narrower than most."""
+    if not spots:
         return []
-    sigmas = np.array([spot.sigma for _peak, spot in fitted])
+    sigmas = np.array([spot.sigma for spot in spots])
     unlike = np.abs(np.log(sigmas / np.median(sigmas, axis=0))).max(axis=1)
-    pairs = zip(fitted, unlike, strict=True)
-    return [one for one, much in pairs if much <= math.log(_MOST_UNLIKE)]
+    return [index for index, much in enumerate(unlike) if much <= math.log(_MOST_UNLIKE)]
 
 
 def _averaged(
-    image: BeadImage, channel: int, beads: list[tuple[_Peak, Spot]], reach: Zyx
+    image: BeadImage, channel: int, beads: Sequence[tuple[Peak, Spot]], reach: Zyx
 ) -> _Floats:
     total: Any = 0.0
     for peak, spot in beads:
-        box = _around(peak.place, reach)
+        box = surroundings(peak.place, reach)
         values = image.read(channel, box).astype(np.float64)
         values -= np.median(values[border_of(values.shape)])
         for axis in range(3):
@@ -261,7 +336,7 @@ def _averaged(
     return np.asarray(total / sum(spot.amplitude for _peak, spot in beads), np.float64)
 
 
-def _around(place: Zyx, reach: Zyx) -> Box:
+def surroundings(place: Zyx, reach: Zyx) -> Box:
     """Return what is read of a bead, whose centre lies within a voxel or two of its maximum."""
     start = Zyx(*(p - r - _SPLINE for p, r in zip(place, reach, strict=True)))
     stop = Zyx(*(p + r + _SPLINE + 1 for p, r in zip(place, reach, strict=True)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -64,30 +65,67 @@ def fit_spot(volume: NDArray[Any]) -> Spot | None:
     Spot or None
         None where no spot is found: the fit fails, or ends outside the volume.
     """
-    values = np.asarray(volume, np.float64)
+    found = _fitted(np.asarray(volume, np.float64))
+    if found is None:
+        return None
+    amplitude, background, centre, sigma, explained = found
+    z, y, x = centre
+    sz, sy, sx = sigma
+    return Spot(amplitude, background, (z, y, x), (sz, sy, sx), explained)
+
+
+def fit_section(section: NDArray[Any]) -> tuple[float, float] | None:
+    """Fit a Gaussian to a spot in a section as `fit_spot` does in a volume.
+
+    Parameters
+    ----------
+    section : ndarray, (rows, columns)
+        With one bright spot.
+
+    Returns
+    -------
+    tuple of 2 floats or None
+        Full widths at half maximum in pixels, along the first and the second axis; None where no
+        spot is found.
+    """
+    found = _fitted(np.asarray(section, np.float64))
+    if found is None:
+        return None
+    first, second = (FWHM_PER_SIGMA * sigma for sigma in found[3])
+    return first, second
+
+
+_Fit = tuple[float, float, list[float], list[float], float]
+
+
+def _fitted(values: _Floats) -> _Fit | None:
+    """Return amplitude, background, centre, standard deviations, and the share explained."""
     peak = np.unravel_index(int(values.argmax()), values.shape)
     low = float(np.median(values))
     half = (values.max() - low) / 2 + low
     if not half > low:
         return None
-    widths = [width_at(_line(values, peak, axis), int(peak[axis]), half) for axis in range(3)]
+    axes = range(values.ndim)
+    widths = [width_at(_line(values, peak, axis), int(peak[axis]), half) for axis in axes]
     starts = [max(0, math.floor(p - _FITTED * w)) for p, w in zip(peak, widths, strict=True)]
     stops = [math.ceil(p + _FITTED * w) + 1 for p, w in zip(peak, widths, strict=True)]
     part = values[tuple(slice(a, b) for a, b in zip(starts, stops, strict=True))]
     centre = [p - a for p, a in zip(peak, starts, strict=True)]
     sigma = [max(w, 1.0) / FWHM_PER_SIGMA for w in widths]
     begin = [values.max() - low, low, *centre, *np.log(sigma)]
+    if part.size < len(begin):
+        return None
     found = least_squares(_residuals, begin, args=(part,), max_nfev=_STEPS, x_scale="jac")
     if not found.success or not np.isfinite(found.x).all():
         return None
     amplitude, background, *rest = map(float, found.x)
-    inside = all(-0.5 <= c <= n - 0.5 for c, n in zip(rest[:3], part.shape, strict=True))
-    if amplitude <= 0 or not inside or max(rest[3:]) > math.log(4 * max(part.shape)):
+    centres, logs = rest[: values.ndim], rest[values.ndim :]
+    inside = all(-0.5 <= c <= n - 0.5 for c, n in zip(centres, part.shape, strict=True))
+    if amplitude <= 0 or not inside or max(logs) > math.log(4 * max(part.shape)):
         return None
-    z, y, x = (c + a for c, a in zip(rest[:3], starts, strict=True))
-    sz, sy, sx = map(math.exp, rest[3:])
     explained = 1 - float(np.mean(found.fun**2)) / float(part.var())
-    return Spot(amplitude, background, (z, y, x), (sz, sy, sx), explained)
+    places = [c + a for c, a in zip(centres, starts, strict=True)]
+    return amplitude, background, places, [math.exp(one) for one in logs], explained
 
 
 def width_at(profile: _Floats, peak: int, level: float) -> float:
@@ -120,10 +158,11 @@ def _line(values: _Floats, peak: tuple[np.intp, ...], axis: int) -> _Floats:
 
 def _residuals(parameters: _Floats, values: _Floats) -> _Floats:
     amplitude, background = parameters[:2]
+    axes = values.ndim
+    shapes = zip(values.shape, parameters[2 : 2 + axes], parameters[2 + axes :], strict=True)
     profiles = [
         np.exp(-0.5 * ((np.arange(n) - centre) / math.exp(min(log_sigma, 50.0))) ** 2)
-        for n, centre, log_sigma in zip(values.shape, parameters[2:5], parameters[5:], strict=True)
+        for n, centre, log_sigma in shapes
     ]
-    z, y, x = profiles
-    model = background + amplitude * z[:, None, None] * y[:, None] * x
+    model = background + amplitude * reduce(np.multiply.outer, profiles)
     return np.asarray((model - values).ravel(), np.float64)

@@ -10,7 +10,7 @@ import numpy as np
 from isosr_pipeline.foreground import choose_level, foreground_shares
 from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.isotropic import IsotropicView
-from isosr_pipeline.sampling import Cells, Sampler
+from isosr_pipeline.sampling import Cells, Sampler, snapped
 from isosr_pipeline.store.volume import Volume
 
 _ATTEMPTS = 40
@@ -83,7 +83,7 @@ def draw_subvolumes(volume: Volume, channel: int, edge: int, count: int, seed: i
         place = sampler.draw(rng).start
         measured = (place.z * view.planes_per_voxel, place.y, place.x)
         lattice = zip(measured, volume.shape[1:], shape, strict=True)
-        starts[Zyx(*(_snapped(at, length, own) for at, length, own in lattice))] = None
+        starts[Zyx(*(snapped(at, length, own) for at, length, own in lattice))] = None
         if len(starts) == count:
             break
     return Subvolumes(shape, step, tuple(starts), sampler.sums is not None)
@@ -98,12 +98,3 @@ def _sampler(view: IsotropicView, volume: Volume, channel: int, cells: Cells, cr
     limits = (window.low, window.high)
     found = foreground_shares(view, volume, channel, level, cells, crop, limits)
     return Sampler.weighted([cells], [[found]])
-
-
-def _snapped(start: float, length: int, own: int) -> int:
-    """Return the nearest of evenly spaced starts, from one border of an axis to the other."""
-    room = length - own
-    steps = int(2 * room / own)
-    if not steps:
-        return room // 2
-    return round(min(round(start / room * steps), steps) / steps * room)

@@ -8,7 +8,13 @@ from typing import Any
 
 import click
 
-from isosr_pipeline.cli.options import StepCommand, cluster_options, setting, settings_from
+from isosr_pipeline.cli.options import (
+    StepCommand,
+    cluster_options,
+    setting,
+    settings_from,
+    switch,
+)
 from isosr_pipeline.cli.tables import show_evaluation
 from isosr_pipeline.settings import EvaluateSettings
 
@@ -21,7 +27,22 @@ from isosr_pipeline.settings import EvaluateSettings
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("restored", type=click.Path(path_type=Path))
 @setting(EvaluateSettings, "reference", "PATH", "A store or another source with the truth.")
+@setting(
+    EvaluateSettings,
+    "reference_axes",
+    "AXES",
+    "Axes of the reference that run along z, y, x, where it is another view: y,-z,x.",
+)
 @setting(EvaluateSettings, "channel", "N", "Counted from 0.")
+@click.option(
+    "--roi",
+    metavar="Z0:Z1,Y0:Y1,X0:X1",
+    multiple=True,
+    help="A section in which to compare with the reference; may be given again.",
+)
+@setting(EvaluateSettings, "rois", "N", "Sections that are drawn where none is given.")
+@switch(EvaluateSettings, "spots", "Fit isolated bright spots, and compare their widths.")
+@setting(EvaluateSettings, "seed", "N", "Of what is drawn.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @cluster_options
 def command(
@@ -32,9 +53,11 @@ def command(
     workers: int | None,
     **given: Any,
 ) -> None:
-    """Measure STORE and RESTORED, what restore made of it: the axial/lateral spectrum ratio.
+    """Measure STORE and RESTORED, what restore made of it.
 
-    With a reference also PSNR, SSIM and NRMSE, after a least-squares fit of the intensities.
+    The axial/lateral ratio of spectra, resolution along each axis, sharpness, saturation, drift
+    and seams; with a reference also PSNR, SSIM, MS-SSIM and NRMSE, after a least-squares fit of the
+    intensities. The table has the key figures, JSON has all of them, with spectra and regions.
     """
     settings = settings_from(EvaluateSettings, given)
     from isosr_pipeline.clusters import cluster_for

@@ -2,39 +2,105 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from isosr_pipeline.steps.evaluate import Evaluation
+    from isosr_pipeline.evidence.distribution import Distribution
+    from isosr_pipeline.evidence.results import Evaluation, Figures
+
+Row = tuple[str, float | None, float | None, str]
+"""A figure: its name, before, after, and what is best."""
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """Print an evaluation on standard output.
+    """Print the key figures of an evaluation on standard output.
 
     Parameters
     ----------
     evaluation : Evaluation
     """
-    before, after = evaluation.before, evaluation.after
     table = Table(title="before and after restoration", title_justify="left")
     table.add_column("figure")
     for name in ("input", "restored"):
         table.add_column(name, justify="right")
     table.add_column("best is")
-    rows = [("axial/lateral ratio", before.axial_lateral_ratio, after.axial_lateral_ratio, "1")]
-    if before.against_reference is not None and after.against_reference is not None:
-        first, second = before.against_reference, after.against_reference
-        rows += [
-            ("PSNR (dB)", first.psnr_db, second.psnr_db, "high"),
-            ("SSIM", first.ssim, second.ssim, "1"),
-            ("NRMSE", first.nrmse, second.nrmse, "0"),
-        ]
-    for name, old, new, best in rows:
+    for name, old, new, best in [*_with_reference(evaluation), *_without(evaluation)]:
         table.add_row(name, _number(old), _number(new), best)
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    for line in _remarks(evaluation):
+        console.print(line, soft_wrap=True)
+
+
+def _with_reference(evaluation: Evaluation) -> Iterator[Row]:
+    first, second = evaluation.before.against_reference, evaluation.after.against_reference
+    if first is None or second is None:
+        return
+    yield "PSNR (dB)", first.psnr_db, second.psnr_db, "high"
+    yield "SSIM", first.ssim, second.ssim, "1"
+    yield "NRMSE", first.nrmse, second.nrmse, "0"
+    if (rois := evaluation.rois) is not None:
+        before, after = _median(rois.psnr_before_db), _median(rois.psnr_after_db)
+        yield "PSNR of sections, median (dB)", before, after, "high"
+        before, after = _median(rois.ms_ssim_before), _median(rois.ms_ssim_after)
+        yield "MS-SSIM of sections, median", before, after, "1"
+
+
+def _without(evaluation: Evaluation) -> Iterator[Row]:
+    before, after = evaluation.before, evaluation.after
+    yield "axial/lateral ratio", before.axial_lateral_ratio, after.axial_lateral_ratio, "1"
+    if before.sharpness is not None and after.sharpness is not None:
+        ratios = (before.sharpness.axial_lateral_ratio, after.sharpness.axial_lateral_ratio)
+        yield "sharpness, axial/lateral", *ratios, "1"
+    for axis in ("z", "x"):
+        yield (
+            f"resolution along {axis} (µm)",
+            _resolved(before, axis),
+            _resolved(after, axis),
+            "low",
+        )
+    if (spots := evaluation.spots) is not None and spots.count:
+        for axis in ("z", "y", "x"):
+            widths = spots.fwhm[axis]
+            first, second = _median(widths.before_um), _median(widths.after_um)
+            yield f"FWHM of spots along {axis}, median (µm)", first, second, "low"
+
+
+def _remarks(evaluation: Evaluation) -> Iterator[str]:
+    if (rois := evaluation.rois) is not None and (gain := rois.gain_db) is not None:
+        yield (
+            f"sections: {len(rois.regions)}; PSNR gains {gain.median:+.2f} dB (median), from "
+            f"{gain.minimum:+.2f} to {gain.maximum:+.2f}; better in {rois.improved_share:.0%}"
+        )
+    if (spots := evaluation.spots) is not None:
+        left = ", ".join(f"{count} {why}" for why, count in spots.left_out.items())
+        moved = (
+            ""
+            if (shift := spots.lateral_mismatch_um) is None
+            else (f"; lateral width changes by {shift.mean:+.3g} µm")
+        )
+        yield f"spots: {spots.count}{moved}; left out: {left or 'none'}"
+    for label, figures in (("input", evaluation.before), ("restored", evaluation.after)):
+        if (found := figures.extremes) is not None and found.saturated_share:
+            yield f"{label}: {found.saturated_share:.2%} of the voxels are saturated"
+    if (counts := evaluation.counts) is not None and counts.clipped:
+        yield f"restored: {counts.clipped} of {counts.voxels} voxels were clipped"
+    if (drift := evaluation.drift) is not None:
+        yield f"mean intensity of slabs along z: {drift.largest_relative_change:+.1%} at most"
+    if evaluation.seams is not None:
+        yield f"seams: {evaluation.seams}"
+
+
+def _median(found: Distribution | None) -> float | None:
+    return None if found is None else found.median
+
+
+def _resolved(figures: Figures, axis: str) -> float | None:
+    return None if figures.correlation is None else figures.correlation[axis].resolution_um
 
 
 def _number(value: float | None) -> str:

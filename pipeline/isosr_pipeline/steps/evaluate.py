@@ -2,104 +2,49 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from distributed import Client
-from pydantic import BaseModel, ConfigDict
 
 from isosr_cluster.clients import OpenClient
+from isosr_pipeline.blur.beads import typical_spot
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.geometry import Box, Zyx, blocks
-from isosr_pipeline.isotropic import Grid, IsotropicView, Part
-from isosr_pipeline.measuring import (
-    Image,
-    MeasureMoments,
-    MeasureSimilarity,
-    MeasureSpectrum,
-    ReopenedVolume,
-    measure,
+from isosr_pipeline.evidence.comparing import MeasureMoments, MeasureSimilarity
+from isosr_pipeline.evidence.cubes import Cubes, CubeSums, MeasureCube, choose_cubes
+from isosr_pipeline.evidence.drift import slab_borders, slab_means
+from isosr_pipeline.evidence.places import Places
+from isosr_pipeline.evidence.reference import check_channel, open_reference
+from isosr_pipeline.evidence.results import (
+    Comparison,
+    Drift,
+    Evaluation,
+    RoiComparison,
+    Sampling,
 )
-from isosr_pipeline.metrics import MIN_SUBVOLUME
+from isosr_pipeline.evidence.rois import Fitted, MeasureRegion, Regions, draw_regions, given_regions
+from isosr_pipeline.evidence.spots import (
+    MOST_SPOTS,
+    FindBrightest,
+    FoundSpots,
+    MeasuredPlanes,
+    MeasureSpots,
+    SpotComparison,
+    compare_spots,
+)
+from isosr_pipeline.evidence.summing_up import counts_of, drift_of, figures_of, rois_of, seams_of
+from isosr_pipeline.geometry import Box, Zyx, blocks
+from isosr_pipeline.isotropic import IsotropicView, Part
+from isosr_pipeline.measuring import Image, ReopenedVolume, Value, measure
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import EvaluateSettings
-from isosr_pipeline.sources import open_source
-from isosr_pipeline.store.creation import is_store
 from isosr_pipeline.store.volume import Volume
 
 BLOCK = 128
-"""Edge in voxels of the blocks that are compared, and of the cubes whose spectra are taken."""
-
-_CUBES_PER_AXIS = 4
-
-
-class Comparison(BaseModel):
-    """Figures of a volume against a reference, after a least-squares intensity fit.
-
-    Attributes
-    ----------
-    psnr_db : float
-        10·log10(max(reference)² / mean squared error), in dB.
-    ssim : float
-        Mean structural similarity in 3D, Gaussian window of sigma 1.5 voxels.
-    nrmse : float
-        Root of the mean squared error over the root of the reference's mean square.
-    gain, offset : float
-        Of the fit ``gain * intensity + offset``.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    psnr_db: float
-    ssim: float
-    nrmse: float
-    gain: float
-    offset: float
-
-
-class Figures(BaseModel):
-    """Figures of one volume.
-
-    Attributes
-    ----------
-    axial_lateral_ratio : float or None
-        Axial over lateral spectral amplitude: 1 if isotropic, below if blurred along z. None
-        where no part of the volume carries signal, or it is thinner than 16 voxels.
-    against_reference : Comparison or None
-        None without a reference.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    axial_lateral_ratio: float | None
-    against_reference: Comparison | None
-
-
-class Evaluation(BaseModel):
-    """What `evaluate` found.
-
-    Attributes
-    ----------
-    store, restored, reference : str or None
-        Paths.
-    channel : int
-    before, after : Figures
-        Of the measured volume on the isotropic grid, and of the restored one.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    store: str
-    restored: str
-    reference: str | None
-    channel: int
-    before: Figures
-    after: Figures
+"""Edge in voxels of the blocks that are compared, and of the cubes that are sampled."""
 
 
 def evaluate(
@@ -112,7 +57,9 @@ def evaluate(
 ) -> Evaluation:
     """Compare a volume before and after restoration, block by block.
 
-    The figures do not depend on how many workers there are. Nothing is kept until all are done.
+    With a reference every voxel is compared. All else is told from a bounded number of places,
+    however large the volume is, and from the figures that `restore` kept. The figures do not depend
+    on how many workers there are. Nothing is kept until all are done.
 
     Parameters
     ----------
@@ -133,31 +80,55 @@ def evaluate(
         After Ctrl-C or SIGTERM.
     """
     reporter = reporter or SilentReporter()
-    before, after, reference = _opened(store, restored, settings)
+    pair = _opened(store, restored, settings)
     with open_client() as client:
-        figures = [
-            _Measured(client, reporter, part, settings.channel, label, path).figures(reference)
-            for part, label, path in (
-                (before, "input", store),
-                (after, "restored", restored),
-            )
-        ]
-    return Evaluation(
-        store=str(store),
-        restored=str(restored),
-        reference=str(settings.reference) if settings.reference else None,
-        channel=settings.channel,
-        before=figures[0],
-        after=figures[1],
-    )
+        return _Measuring(pair, settings, client, reporter).evaluation()
 
 
-def _opened(
-    store: Path, restored: Path, settings: EvaluateSettings
-) -> tuple[Part, Part, Image | None]:
-    """Open what is measured, as it travels to workers, and check that it fits."""
+@dataclass(frozen=True)
+class _Side:
+    """One of the two volumes.
+
+    Parameters
+    ----------
+    path : Path
+        As it was given.
+    label : str
+        For messages.
+    volume : Volume
+        Open here.
+    part : Part
+        What is compared; it travels to workers.
+    """
+
+    path: Path
+    label: str
+    volume: Volume
+    part: Part
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Both volumes, and what they are compared with."""
+
+    before: _Side
+    after: _Side
+    reference: Image | None
+    given: Regions | None
+
+    @property
+    def sides(self) -> tuple[_Side, _Side]:
+        return self.before, self.after
+
+    @property
+    def voxel_um(self) -> float:
+        return self.after.part.view.voxel_size[2]
+
+
+def _opened(store: Path, restored: Path, settings: EvaluateSettings) -> _Pair:
+    """Open what is measured, and check that it fits."""
     measured, made = _complete(store), _complete(restored)
-    _check_channel(settings.channel, made)
+    check_channel(settings.channel, made)
     before = _restored_part(measured, made)
     view = IsotropicView(ReopenedVolume.of(made))
     after = Part(view, Box.whole(view.shape), range(made.shape[0]))
@@ -166,9 +137,15 @@ def _opened(
             f"{restored} has {tuple(after.shape)} voxels, and {store} has {tuple(before.shape)} "
             "on the isotropic grid; give the volume that restore made of it"
         )
-    _check_channel(before.channels[settings.channel], measured)
-    reference = _open_reference(settings.reference, settings.channel, made)
-    return before, after, reference
+    check_channel(before.channels[settings.channel], measured)
+    reference = open_reference(settings, made)
+    given = given_regions(settings.roi, view, made.origin) if settings.roi else None
+    return _Pair(
+        _Side(store, "input", measured, before),
+        _Side(restored, "restored", made, after),
+        reference,
+        given,
+    )
 
 
 def _complete(path: Path) -> Volume:
@@ -190,86 +167,129 @@ def _restored_part(measured: Volume, made: Volume) -> Part:
     return Part(view, box, channels)
 
 
-def _check_channel(channel: int, *volumes: Image) -> None:
-    for volume in volumes:
-        if channel >= volume.shape[0]:
-            raise InputError(
-                f"{volume.path} has {volume.shape[0]} channels, and channel {channel} was asked "
-                "for; they count from 0"
-            )
+@dataclass(frozen=True)
+class _Compared:
+    """A volume after the pass over all of its voxels and of the reference's."""
 
-
-def _open_reference(path: Path | None, channel: int, restored: Volume) -> Image | None:
-    if path is None:
-        return None
-    path = path.absolute()
-    reference: Image = ReopenedVolume.of(_complete(path)) if is_store(path) else open_source(path)
-    if reference.shape[1:] != restored.shape[1:]:
-        raise InputError(
-            f"{path} has {reference.shape[1:]} voxels, and {restored.path} has "
-            f"{restored.shape[1:]}; give a reference on the grid of the restored volume"
-        )
-    _check_channel(channel, reference)
-    return reference
+    figures: Comparison
+    fitted: Fitted
+    data_range: float
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """One of the two volumes, and what takes its figures."""
+class _Measuring:
+    """Takes the figures of both volumes, one kind after the other."""
 
+    pair: _Pair
+    settings: EvaluateSettings
     client: Client
     reporter: Reporter
-    image: Grid
-    channel: int
-    label: str
-    path: Path
 
-    def figures(self, reference: Image | None) -> Figures:
-        return Figures(
-            axial_lateral_ratio=self._ratio(),
-            against_reference=self._compared(reference) if reference else None,
+    def evaluation(self) -> Evaluation:
+        before, after = self.pair.sides
+        places = Places(before.part, before.volume, self.settings.channel)
+        cubes = choose_cubes(places, BLOCK, self.settings.seed)
+        sums = [self._sums(side, cubes) if cubes else None for side in self.pair.sides]
+        compared = [found for side in self.pair.sides if (found := self._compared(side))]
+        figures = [
+            figures_of(
+                sums[index],
+                compared[index].figures if compared else None,
+                self.pair.voxel_um,
+                side.volume.dtype.kind == "f",
+            )
+            for index, side in enumerate(self.pair.sides)
+        ]
+        own = after.volume.attributes
+        history = own.history if own else []
+        return Evaluation(
+            store=str(before.path),
+            restored=str(after.path),
+            settings=self.settings,
+            shape=after.part.shape,
+            voxel_size_um=after.part.view.voxel_size,
+            sampling=cubes and Sampling(edge=cubes.edge, starts=cubes.starts, how=cubes.how),
+            before=figures[0],
+            after=figures[1],
+            rois=self._rois(places, compared),
+            drift=self._drift(),
+            counts=counts_of(history, after.volume.shape),
+            seams=seams_of(history, self.settings.channel),
+            spots=self._spots(cubes) if self.settings.spots and cubes else None,
         )
 
-    def _ratio(self) -> float | None:
-        """Return the axial/lateral ratio over cubes spread evenly through the volume."""
-        edge = min(BLOCK, *self.image.shape)
-        if edge < MIN_SUBVOLUME:
-            return None
-        cubes = list(_cubes(self.image.shape, edge))
-        task = f"spectrum, {self.label}"
-        job = MeasureSpectrum(self.image, self.channel)
-        with self.reporter.task(task, len(cubes), "cubes") as advance:
-            spectra = measure(self.client, job, cubes, advance, f"{task} ({self.path})")
-        return None if math.isnan(spectra.ratio) else spectra.ratio
+    def _sums(self, side: _Side, cubes: Cubes) -> CubeSums:
+        job = MeasureCube(side.part, self.settings.channel, side.volume.dtype)
+        task = f"spectrum, {side.label}"
+        return self._measured(job, cubes, task, f"{task} ({side.path})")
 
-    def _compared(self, reference: Image) -> Comparison:
+    def _compared(self, side: _Side) -> _Compared | None:
         """Compare with the reference in two passes: the intensity fit, then the similarity."""
-        shape = self.image.shape
-        grid = partial(blocks, Box.whole(shape), Zyx(BLOCK, BLOCK, BLOCK))
-        count = math.prod(-(-length // BLOCK) for length in shape)
-        task = f"compare, {self.label}"
-        where = f"{task} ({self.path} with {reference.path})"
+        reference = self.pair.reference
+        if reference is None:
+            return None
+        part, channel = side.part, self.settings.channel
+        grid = partial(blocks, Box.whole(part.shape), Zyx(BLOCK, BLOCK, BLOCK))
+        count = math.prod(-(-length // BLOCK) for length in part.shape)
+        task = f"compare, {side.label}"
+        where = f"{task} ({side.path} with {reference.path})"
         with self.reporter.task(task, 2 * count, "blocks") as advance:
-            fit = MeasureMoments(reference, self.image, self.channel)
+            fit = MeasureMoments(reference, part, channel)
             moments = measure(self.client, fit, grid(), advance, where)
             data_range = moments.reference_max - moments.reference_min or 1.0
             similar = MeasureSimilarity(
-                reference, self.image, self.channel, moments.gain, moments.offset, data_range
+                reference, part, channel, moments.gain, moments.offset, data_range
             )
             similarity = measure(self.client, similar, grid(), advance, where)
-        return Comparison(
+        figures = Comparison(
             psnr_db=moments.psnr(fitted=True),
             ssim=similarity / moments.count,
             nrmse=moments.nrmse(fitted=True),
             gain=moments.gain,
             offset=moments.offset,
         )
+        return _Compared(figures, Fitted(part, moments.gain, moments.offset), data_range)
 
+    def _rois(self, places: Places, compared: Sequence[_Compared]) -> RoiComparison | None:
+        """Compare with the reference in sections, those that are given or others."""
+        reference = self.pair.reference
+        if reference is None:
+            return None
+        settings = self.settings
+        regions = self.pair.given or draw_regions(places, settings.rois, settings.seed)
+        volumes = tuple(found.fitted for found in compared)
+        job = MeasureRegion(reference, volumes, settings.channel, compared[0].data_range)
+        task = "regions of interest"
+        where = f"{task} ({self.pair.after.path} with {reference.path})"
+        with self.reporter.task(task, len(regions.boxes), "regions") as advance:
+            found = measure(self.client, job, regions.boxes, advance, where)
+        return rois_of(found, regions.how)
 
-def _cubes(shape: Zyx, edge: int) -> Iterator[Box]:
-    starts = []
-    for length in shape:
-        count = min(_CUBES_PER_AXIS, -(-length // edge))
-        starts.append([int(s) for s in np.linspace(0, length - edge, count).round()])
-    for origin in itertools.product(*starts):
-        yield Box(Zyx(*origin), Zyx(*(o + edge for o in origin)))
+    def _drift(self) -> Drift | None:
+        borders = slab_borders(self.pair.after.part.shape.z)
+        before, after = (
+            slab_means(side.part, side.volume, self.settings.channel, borders)
+            for side in self.pair.sides
+        )
+        return drift_of(borders, before, after, self.pair.voxel_um)
+
+    def _spots(self, cubes: Cubes) -> SpotComparison:
+        """Fit spots of the cubes: the brightest, which tell how large they are, then all."""
+        before, after = self.pair.sides
+        planes = MeasuredPlanes(before.part, self.settings.channel)
+        where = f"({before.path} and {after.path})"
+        find = FindBrightest(planes, str(before.path))
+        brightest = self._measured(find, cubes, "brightest spots", f"spots {where}")
+        typical = typical_spot(planes, 0, brightest, str(before.path))
+        if typical is None:
+            return compare_spots(FoundSpots(), self.settings.seed)
+        height, (z, y, x) = typical
+        most = -(-2 * MOST_SPOTS // len(cubes.starts))
+        voxel_um = self.pair.voxel_um
+        fit = MeasureSpots(planes, after.part, voxel_um, height, (z, y, x), most)
+        found = self._measured(fit, cubes, "spots", f"spots {where}")
+        return compare_spots(found, self.settings.seed)
+
+    def _measured(self, job: Callable[[Box], Value], cubes: Cubes, task: str, where: str) -> Value:
+        with self.reporter.task(task, len(cubes.starts), "cubes") as advance:
+            return measure(self.client, job, cubes.boxes, advance, where)

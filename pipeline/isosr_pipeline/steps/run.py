@@ -17,6 +17,7 @@ from isosr_pipeline.blur.deconvolution import given_psf
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for, tag_of
 from isosr_pipeline.errors import MissingInputError
+from isosr_pipeline.evidence.results import Evaluation
 from isosr_pipeline.leading import leading
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.restoring.models import architecture_of
@@ -25,7 +26,7 @@ from isosr_pipeline.settings import Device
 from isosr_pipeline.site_files import device_on, is_site_file, read_site
 from isosr_pipeline.sources import split_location
 from isosr_pipeline.steps.convert import convert
-from isosr_pipeline.steps.evaluate import Evaluation, evaluate
+from isosr_pipeline.steps.evaluate import evaluate
 from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.status import is_evaluated
 from isosr_pipeline.steps.train import check_training, train
@@ -215,6 +216,5 @@ def _evaluated(brain: Brain) -> Evaluation | None:
         found = Evaluation.model_validate_json(brain.evaluation.read_bytes())
     except ValidationError:
         return None
-    reference = str(brain.evaluate.reference) if brain.evaluate.reference else None
-    asked = (str(brain.store), str(brain.restored), reference, brain.evaluate.channel)
-    return found if (found.store, found.restored, found.reference, found.channel) == asked else None
+    asked = (str(brain.store), str(brain.restored), brain.evaluate)
+    return found if (found.store, found.restored, found.settings) == asked else None
