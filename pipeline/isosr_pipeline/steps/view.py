@@ -53,9 +53,10 @@ async def _serve(server: ViewServer, say: Callable[[str], None], browse: bool) -
     with stop_requests(end):
         for line in announce(server):
             say(line)
+        serving = asyncio.create_task(server.run(stop))
         if browse and _has_screen():
             await asyncio.to_thread(webbrowser.open, server.url)
-        await server.run(stop)
+        await serving
 
 
 def _has_screen() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ from isosr_pipeline.viewing.layers import Layer, Scene, open_scene
 # Qt ends the whole process where it finds none of them.
 _SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
 
+_BLUE, _NOTHING, _RED = (0.25, 0.63, 1.0, 1.0), (0.0, 0.0, 0.0, 1.0), (1.0, 0.25, 0.25, 1.0)
+_SIGNED, _UNSIGNED = [_BLUE, _NOTHING, _RED], [_NOTHING, _RED]
+
 
 class ChannelLevel:
     """One channel of one level, read where it is looked at: an array as napari takes it.
@@ -31,6 +35,7 @@ class ChannelLevel:
     def __init__(self, array: zarr.Array[Any], channel: int) -> None:
         self._array, self._channel = array, channel
         self.shape: tuple[int, ...] = array.shape[1:]
+        self.size = math.prod(self.shape)
         self.dtype = array.dtype
         self.ndim = 3
 
@@ -70,7 +75,6 @@ def show_in_napari(store: Path, restored: Path | None, trust: Path | None) -> No
     viewer = napari.Viewer(title=scene.measured.volume.path.name)
     for options in napari_layers(scene):
         viewer.add_image(**options)
-    viewer.scale_bar.visible = True
     napari.run()
 
 
@@ -96,16 +100,28 @@ def _image(scene: Scene, layer: Layer, channel: int) -> dict[str, Any]:
         "scale": volume.voxel_size,
         "translate": volume.origin,
         "units": ("um", "um", "um"),
-        "contrast_limits": layer.ranges[channel],
-        "colormap": _colormap(scene, layer, channel),
-        "blending": "translucent" if channel == 0 and layer is not scene.trust else "additive",
-        "opacity": 0.5 if layer is scene.trust else 1.0,
+        **(_over(layer, channel) if layer is scene.trust else _below(layer, channel)),
     }
 
 
-def _colormap(scene: Scene, layer: Layer, channel: int) -> str:
-    if layer is scene.trust:
-        return "red"
-    if len(layer.ranges) == 1:
-        return "gray"
-    return f"#{CHANNEL_COLORS[1 + channel % (len(CHANNEL_COLORS) - 1)]}"
+def _below(layer: Layer, channel: int) -> dict[str, Any]:
+    color = f"#{CHANNEL_COLORS[1 + channel % (len(CHANNEL_COLORS) - 1)]}"
+    return {
+        "contrast_limits": layer.ranges[channel],
+        "colormap": "gray" if len(layer.ranges) == 1 else color,
+        "blending": "additive" if channel else "translucent",
+    }
+
+
+def _over(layer: Layer, channel: int) -> dict[str, Any]:
+    """Add light where values are large: red above zero, blue below."""
+    low, high = layer.ranges[channel]
+    colors, limits = _UNSIGNED, (low, high)
+    if layer.volume.dtype.kind == "f":
+        largest = max(abs(low), abs(high))
+        colors, limits = _SIGNED, (-largest, largest)
+    return {
+        "contrast_limits": limits,
+        "colormap": {"name": f"trust {len(colors)}", "colors": colors},
+        "blending": "additive",
+    }

@@ -116,9 +116,10 @@ class _StoreFile(_Closed):
         self.set_header("Content-Type", "application/octet-stream")
         try:
             part = parse_range(self.request.headers.get("Range"), size)
-        except UnsatisfiableRange as error:
+        except UnsatisfiableRange:
+            self.set_status(416)
             self.set_header("Content-Range", f"bytes */{size}")
-            raise HTTPError(416) from error
+            return 0, 0
         if part is None:
             return 0, size
         self.set_status(206)
