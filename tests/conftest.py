@@ -22,7 +22,7 @@ from isosr_pipeline.store.creation import create_volume
 from isosr_pipeline.store.intensity import CONFOCAL, LIGHT_SHEET, Histogram
 from isosr_pipeline.store.metadata import StoreAttributes
 from isosr_pipeline.store.pyramid import downsample
-from isosr_pipeline.store.spec import VolumeSpec
+from isosr_pipeline.store.spec import Ngff, VolumeSpec
 from isosr_pipeline.store.volume import Volume
 
 settings.register_profile(
@@ -80,6 +80,7 @@ def make_store(tmp_path: Path) -> MakeStore:
         voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0),
         chunk: tuple[int, int, int] = (16, 16, 16),
         shard: tuple[int, int, int] = (32, 32, 32),
+        ngff: Ngff = "0.5",
     ) -> Volume:
         nonlocal count
         count += 1
@@ -89,8 +90,9 @@ def make_store(tmp_path: Path) -> MakeStore:
             dtype=image.dtype,
             voxel_size=voxel_size,
             chunk=Zyx(*chunk),
-            shard=Zyx(*shard),
+            shard=Zyx(*(shard if ngff == "0.5" else chunk)),
             channels=tuple(f"channel {i}" for i in range(len(image))),
+            ngff=ngff,
         )
         volume = create_volume(tmp_path / f"store{count}.zarr", spec, StoreAttributes())
         windows = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import uuid
 from typing import Any, Literal
@@ -23,7 +24,8 @@ from isosr_pipeline.store.spec import Ngff
 
 ATTRIBUTE = "isosr"
 AXES = ("c", "z", "y", "x")
-_COLORS = ("FFFFFF", "00FF00", "FF00FF", "00FFFF", "FFFF00", "FF0000", "0000FF")
+CHANNEL_COLORS = ("FFFFFF", "00FF00", "FF00FF", "00FFFF", "FFFF00", "FF0000", "0000FF")
+"""In which viewers show channels, from the first on, as hexadecimal RGB."""
 
 
 class Provenance(BaseModel):
@@ -153,7 +155,7 @@ def write_display(
     channels: Any = [
         {
             "label": label,
-            "color": _COLORS[index % len(_COLORS)],
+            "color": CHANNEL_COLORS[index % len(CHANNEL_COLORS)],
             "active": True,
             "window": {"start": low, "end": high, "min": limits[0], "max": limits[1]},
         }
@@ -165,6 +167,28 @@ def write_display(
         group.attrs["ome"] = {**ome, "omero": omero}
     else:
         group.attrs["omero"] = omero
+
+
+def read_display(attributes: dict[str, Any], channel: int) -> tuple[float, float] | None:
+    """Read the range in which viewers show a channel, as any program may have written it.
+
+    Parameters
+    ----------
+    attributes : dict
+        Of the group.
+    channel : int
+
+    Returns
+    -------
+    tuple of 2 floats or None
+        None where there is none, or none that makes sense.
+    """
+    try:
+        shown = attributes.get("ome", attributes)["omero"]["channels"][channel]["window"]
+        low, high = float(shown["start"]), float(shown["end"])
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return None
+    return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None
 
 
 def display_limits(

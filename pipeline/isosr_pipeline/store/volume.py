@@ -23,6 +23,7 @@ from isosr_pipeline.store.metadata import (
     ATTRIBUTE,
     StoreAttributes,
     display_limits,
+    read_display,
     read_ome,
     read_own,
     write_display,
@@ -247,6 +248,16 @@ class Volume:
                 "make the store with isosr-pipeline convert, or give --window LOW,HIGH"
             )
         return window
+
+    def display_range(self, channel: int) -> tuple[float, float] | None:
+        """Return the intensities at which viewers show a channel black and white, if recorded.
+
+        The first intensity window, or what another program has written for viewers.
+        """
+        if self.attributes and self.attributes.windows:
+            first = self.attributes.windows[channel][0]
+            return first.low, first.high
+        return read_display(self._group.attrs.asdict(), channel)
 
     def require_own(self) -> StoreAttributes:
         """Return the program's own attribute.

@@ -1,0 +1,1 @@
+"""Volumes shown to people: in the browser, by neuroglancer, or in napari."""
