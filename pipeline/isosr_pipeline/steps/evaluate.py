@@ -27,6 +27,7 @@ from isosr_pipeline.measuring import (
 )
 from isosr_pipeline.metrics import MIN_SUBVOLUME
 from isosr_pipeline.progress import Reporter, SilentReporter
+from isosr_pipeline.restoring.parts import check_channel, complete_volume, restored_part
 from isosr_pipeline.settings import EvaluateSettings
 from isosr_pipeline.sources import open_source
 from isosr_pipeline.store.creation import is_store
@@ -156,60 +157,29 @@ def _opened(
     store: Path, restored: Path, settings: EvaluateSettings
 ) -> tuple[Part, Part, Image | None]:
     """Open what is measured, as it travels to workers, and check that it fits."""
-    measured, made = _complete(store), _complete(restored)
-    _check_channel(settings.channel, made)
-    before = _restored_part(measured, made)
+    measured, made = complete_volume(store), complete_volume(restored)
+    check_channel(settings.channel, made)
+    before = restored_part(measured, made)
     view = IsotropicView(ReopenedVolume.of(made))
     after = Part(view, Box.whole(view.shape), range(made.shape[0]))
-    if before.shape != after.shape:
-        raise InputError(
-            f"{restored} has {tuple(after.shape)} voxels, and {store} has {tuple(before.shape)} "
-            "on the isotropic grid; give the volume that restore made of it"
-        )
-    _check_channel(before.channels[settings.channel], measured)
+    check_channel(before.channels[settings.channel], measured)
     reference = _open_reference(settings.reference, settings.channel, made)
     return before, after, reference
-
-
-def _complete(path: Path) -> Volume:
-    volume = Volume(path.absolute())
-    volume.require_complete()
-    return volume
-
-
-def _restored_part(measured: Volume, made: Volume) -> Part:
-    """Return what of the measured volume was restored, as the restored volume's history tells."""
-    view = IsotropicView(ReopenedVolume.of(measured))
-    history = made.attributes.history if made.attributes else []
-    box, channels = Box.whole(view.shape), list(range(made.shape[0]))
-    if history and history[-1].step == "restore":
-        parameters = history[-1].parameters
-        start, stop = parameters.get("roi", (box.start, box.stop))
-        box = Box(Zyx(*start), Zyx(*stop))
-        channels = parameters.get("channels", channels)
-    return Part(view, box, channels)
-
-
-def _check_channel(channel: int, *volumes: Image) -> None:
-    for volume in volumes:
-        if channel >= volume.shape[0]:
-            raise InputError(
-                f"{volume.path} has {volume.shape[0]} channels, and channel {channel} was asked "
-                "for; they count from 0"
-            )
 
 
 def _open_reference(path: Path | None, channel: int, restored: Volume) -> Image | None:
     if path is None:
         return None
     path = path.absolute()
-    reference: Image = ReopenedVolume.of(_complete(path)) if is_store(path) else open_source(path)
+    reference: Image = (
+        ReopenedVolume.of(complete_volume(path)) if is_store(path) else open_source(path)
+    )
     if reference.shape[1:] != restored.shape[1:]:
         raise InputError(
             f"{path} has {reference.shape[1:]} voxels, and {restored.path} has "
             f"{restored.shape[1:]}; give a reference on the grid of the restored volume"
         )
-    _check_channel(channel, reference)
+    check_channel(channel, reference)
     return reference
 
 
