@@ -117,16 +117,19 @@ def test_tolerance_and_the_border_leave_room(terms):
     assert np.median(strict) > 7
     # 8 light of 88, of which 4.4 may be too much.
     assert np.median(scored(measured, brighter, tolerant).score) == pytest.approx(1.8, abs=0.3)
-    assert np.median(scored(measured, 1.3 * explained, terms, beyond=0.4).score) < 2
+    assert np.median(scored(measured, 1.08 * explained, terms, beyond=0.04).score) < 2
+    beyond = scored(measured, 1.3 * explained, terms, beyond=0.1)
+    assert not beyond.judged.any()
+    assert (beyond.score == 0).all()
 
 
 def test_cells_without_planes_have_no_score(terms):
     measured, explained = drawn(terms)
     sums = CellSums(np.full(4, 2), 3, CELL)
     found = judge(measured[:4], explained[:4], np.zeros_like(measured[:4]), terms, sums)
-    assert not found.measured[:2].any()
+    assert not found.judged[:2].any()
     assert (found.score[:2] == 0).all()
-    assert found.measured[2].all()
+    assert found.judged[2].all()
 
 
 def test_the_fit_does_not_follow_what_was_painted_in():

@@ -24,6 +24,12 @@ _NOISE_DOUBT = 0.1
 _BORDER = 0.02
 """Share of light from beyond the volume above which only sums are judged."""
 
+_UNJUDGED = 0.05
+"""The same above which a cell is not judged: what lies beyond might explain it."""
+
+_AT_THE_BORDER = 3.0
+"""How many times as bright as a cell may be what lies beyond the volume's border."""
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -66,15 +72,15 @@ class Judged(NamedTuple):
     Parameters
     ----------
     score : ndarray, (z, y, x) float32
-        In standard deviations; 0 where nothing was measured.
-    measured : ndarray, likewise bool
-        Whether planes lie in a cell.
+        In standard deviations; 0 where a cell is not judged.
+    judged : ndarray, likewise bool
+        Whether planes lie in a cell, and it is not at the border of the volume.
     signal : ndarray, likewise bool
-        Whether a cell shows more than background.
+        Whether a cell is judged and shows more than background.
     """
 
     score: NDArray[np.float32]
-    measured: NDArray[np.bool_]
+    judged: NDArray[np.bool_]
     signal: NDArray[np.bool_]
 
 
@@ -131,19 +137,20 @@ def judge(
     count = sums(np.ones_like(measured))
     with np.errstate(invalid="ignore", divide="ignore"):
         means = [sums(voxels) / count for voxels in (measured, explained)]
-        unknown = sums(beyond)
+        share = sums(beyond) / count
         brightest = np.maximum(*(np.abs(mean - terms.background) for mean in means))
         total = sums(residual)
-        spread = np.sqrt(sums(variance) + (sums(doubt) + unknown * brightest) ** 2)
+        unknown = _AT_THE_BORDER * share * count * brightest
+        spread = np.sqrt(sums(variance) + (sums(doubt) + unknown) ** 2)
         by_sum = total / spread
         whole = variance + doubt**2
         squares = sums(residual**2 / whole) / count
         by_squares = _as_normal(squares, count, sums(terms.noise.gain**2 / whole))
-        by_squares[unknown / count > _BORDER] = 0.0
+        by_squares[share > _BORDER] = 0.0
         score = np.where(np.abs(by_sum) >= by_squares, by_sum, np.copysign(by_squares, total))
         signal = np.maximum(*means) >= terms.bright
-    seen = count > 0
-    return Judged(np.where(seen, score, 0.0).astype(np.float32), seen, seen & signal)
+        judged = (count > 0) & (share <= _UNJUDGED)
+    return Judged(np.where(judged, score, 0.0).astype(np.float32), judged, judged & signal)
 
 
 def _as_normal(squares: Floats, count: Floats, kurtosis: Floats) -> Floats:

@@ -72,7 +72,7 @@ class Counts:
     Parameters
     ----------
     cells : int
-        In which planes were measured.
+        That are judged.
     signal : int
         Of these, that show more than background.
     invented, missing : int
@@ -90,7 +90,7 @@ class Counts:
     def add(self, judged: Judged, threshold: float) -> None:
         """Count the cells of a block."""
         flagged = np.abs(judged.score) > threshold
-        self.cells += int(judged.measured.sum())
+        self.cells += int(judged.judged.sum())
         self.signal += int(judged.signal.sum())
         self.invented += int((judged.score > threshold).sum())
         self.missing += int((judged.score < -threshold).sum())

@@ -52,7 +52,7 @@ class ChannelTrust(_Found):
     channel : int
         Of the restored volume.
     cells : int
-        In which planes were measured.
+        That are judged: all but those at the border, which light from beyond may explain.
     signal : int
         Of these, that show more than background.
     flagged, flagged_signal : float
