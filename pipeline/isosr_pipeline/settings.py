@@ -266,7 +266,7 @@ class TrustSettings(Settings):
     channel: Channels | None = None
     cell: Lengths | Literal["auto"] = "auto"
     axial_fwhm: PositiveFloat | None = None
-    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.02
     threshold: PositiveFloat = 5.0
     worst: Annotated[int, Field(ge=0, le=1000)] = 20
     device: Device = "auto"
