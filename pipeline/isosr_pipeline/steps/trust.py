@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from distributed import Client
 
 from isosr_cluster.clients import OpenClient
+from isosr_models.restorers import LocalFunction
 from isosr_pipeline.blur.noise import NoiseModel, estimate_noise
 from isosr_pipeline.blur.subvolumes import draw_subvolumes
 from isosr_pipeline.engine.output import Output, begin_output, check_output, refuse_overlap
-from isosr_pipeline.errors import WorkFailedError
-from isosr_pipeline.geometry import Zyx
+from isosr_pipeline.errors import InputError, WorkFailedError
+from isosr_pipeline.geometry import Box, Zyx, context
 from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.measuring import measure
 from isosr_pipeline.progress import Reporter, SilentReporter
-from isosr_pipeline.restoring.fitting import choose_block, memory_of_block
+from isosr_pipeline.restoring.fitting import memory_of_block
 from isosr_pipeline.restoring.models import IDENTITY
 from isosr_pipeline.settings import IfExists, TrustSettings
 from isosr_pipeline.store.volume import Volume
@@ -32,8 +34,8 @@ _LABEL = "trust"
 _SEED = 0
 _NOISE_EDGE, _NOISE_PLACES = 64, 64
 _FIT_EDGE, _FIT_PLACES = 48, 48
-_LARGEST_BLOCK = 192
-_BYTES_PER_VOXEL = 48
+_SMALLEST_BLOCK, _LARGEST_BLOCK = 32, 192
+_BYTES_PER_VOXEL = 64
 """Of what is compared: the planes, what is made of them, and doubles on the way."""
 
 
@@ -115,13 +117,24 @@ def _block(client: Client, plan: TrustPlan) -> Zyx:
     fit = ask_for_fit(client, blur, plan.settings.device)
     function = blur.load("cpu").function
     region = (s * c for s, c in zip(plan.spec.shard, plan.cell, strict=True))
-    most = Zyx(
-        *(min(n, s, _LARGEST_BLOCK) for n, s in zip(plan.reblurring.shape, region, strict=True))
-    )
-    held = 4 * math.prod(plan.spec.shard) + _BYTES_PER_VOXEL * math.prod(most)
+    lengths = zip(plan.reblurring.shape, region, strict=True)
+    block = [min(n, length, _LARGEST_BLOCK) for n, length in lengths]
+    held = 4 * math.prod(plan.spec.shard) + _BYTES_PER_VOXEL * math.prod(block)
     memory = memory_of_block(client, fit, held) / fit.factor
-    block = choose_block(most, function, function.halo, memory)
+    while (needed := _needed(function, block)) > memory:
+        axis = block.index(max(block))
+        if block[axis] <= _SMALLEST_BLOCK:
+            raise InputError(
+                f"a task may use {memory / 1e9:.1f} GB, and a block of {block[axis]} voxels "
+                f"with its halo takes {needed / 1e9:.1f} GB; give fewer --workers"
+            )
+        block[axis] = -(-block[axis] // 2)
     return Zyx(*(max(1, n // c) * c for n, c in zip(block, plan.cell, strict=True)))
+
+
+def _needed(function: LocalFunction, block: Sequence[int]) -> int:
+    around = context(Box.whole(Zyx(*block)), function.halo, function.stride)
+    return function.memory(around.keep.shape, around.read.shape)
 
 
 def _terms(client: Client, plan: TrustPlan, channel: int, reporter: Reporter) -> Terms:

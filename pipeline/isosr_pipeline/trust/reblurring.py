@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,9 @@ from isosr_pipeline.settings import Device
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.trust.blurs import KnownBlur
 from isosr_pipeline.trust.planes import MARGIN, Planes, SampledPlanes, sampling
+
+_OPENING = threading.Lock()
+"""A worker has several threads, of which one opens and loads for all."""
 
 
 class Compared(NamedTuple):
@@ -93,6 +97,8 @@ class Reblurring:
         HopelessError
             When another store has taken the place of one of the two.
         """
+        with _OPENING:
+            _ = self._device, self._planes
         found = self.planes.within(box.start.z, box.stop.z)
         positions = self.planes.positions(found)
         _, height, width = box.shape
