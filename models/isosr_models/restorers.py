@@ -22,8 +22,8 @@ _LOADED = 150 * 2**20
 
 
 @runtime_checkable
-class Restorer(Protocol):
-    """A function from a blurred block to a restored one of the same shape."""
+class LocalFunction(Protocol):
+    """A function from a block to one of the same shape that looks no further than its halo."""
 
     @property
     def halo(self) -> int:
@@ -47,7 +47,7 @@ class Restorer(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where blocks are restored; they may come from another."""
+        """Where blocks are computed; they may come from another."""
         ...
 
     def memory(self, kept: Lengths, read: Lengths) -> int:
@@ -59,6 +59,27 @@ class Restorer(Protocol):
             Of the block, without its halo and with it, in voxels along z, y, x.
         """
         ...
+
+    def __call__(self, block: Tensor, keep: Keep) -> Tensor:
+        """Compute a part of a block.
+
+        Parameters
+        ----------
+        block : Tensor, (1, 1, z, y, x) float32
+        keep : tuple of 3 slices
+            The part, `halo` voxels or more from all sides of the block.
+
+        Returns
+        -------
+        Tensor, (1, 1, z, y, x) float32
+            The part, on `device`.
+        """
+        ...
+
+
+@runtime_checkable
+class Restorer(LocalFunction, Protocol):
+    """A function from a blurred block to a restored one of the same shape."""
 
     @property
     def least_work(self) -> float:
@@ -74,22 +95,6 @@ class Restorer(Protocol):
             Along z, y, x: the part of each block that is wanted, in voxels of the block.
         read : tuple of 3 sequences of ints
             Along z, y, x: the length of each block with its halo, in voxels.
-        """
-        ...
-
-    def __call__(self, block: Tensor, keep: Keep) -> Tensor:
-        """Restore a part of a block.
-
-        Parameters
-        ----------
-        block : Tensor, (1, 1, z, y, x) float32
-        keep : tuple of 3 slices
-            The part, `halo` voxels or more from all sides of the block.
-
-        Returns
-        -------
-        Tensor, (1, 1, z, y, x) float32
-            The part, restored, on `device`.
         """
         ...
 

@@ -13,6 +13,7 @@ from isosr_pipeline.settings import (
     EvaluateSettings,
     RestoreSettings,
     Settings,
+    TrustSettings,
 )
 from isosr_pipeline.site_files import is_site_file
 from isosr_pipeline.training.settings import OTCycleGANSettings, TrainSettings
@@ -37,6 +38,8 @@ class Brain(Settings):
         says.
     convert, train, restore, evaluate
         Parameters of the steps.
+    trust : TrustSettings or None
+        Parameters of the trust map, which the step evaluate then makes too; None: none is made.
     """
 
     source: Path
@@ -48,6 +51,7 @@ class Brain(Settings):
     train: SerializeAsAny[TrainSettings] = Field(default_factory=OTCycleGANSettings)
     restore: RestoreSettings = Field(default_factory=RestoreSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+    trust: TrustSettings | None = None
 
     @property
     def store(self) -> Path:
@@ -73,6 +77,16 @@ class Brain(Settings):
     def evaluation(self) -> Path:
         """The figures, as JSON."""
         return self.output / "evaluation.json"
+
+    @property
+    def trust_map(self) -> Path:
+        """Where the restored volume does not explain the measured one."""
+        return self.output / "restored.trust.zarr"
+
+    @property
+    def trust_summary(self) -> Path:
+        """What the map comes to, as JSON."""
+        return self.output / "trust.json"
 
     def placed(self, cluster: str | None, workers: int | None) -> Brain:
         """Return the brain with its work elsewhere, or in another number of processes.

@@ -281,5 +281,38 @@ class EvaluateSettings(Settings):
     seed: Seed = 0
 
 
+class TrustSettings(Settings):
+    """Parameters of ``trust``.
+
+    Attributes
+    ----------
+    channel : tuple of ints or None
+        Channels of the restored volume that are looked at; None: all.
+    cell : tuple of 3 ints or "auto"
+        What is judged together, in voxels of the restored volume; "auto": 8, and along z as many
+        as lie between two measured planes where these are more.
+    axial_fwhm : float or None
+        FWHM in µm of a Gaussian along z that is the blur; None: what the model knows.
+    tolerance : float
+        Share of the light above the background that may be too much or missing.
+    threshold : float
+        Standard deviations beyond which a cell is flagged.
+    worst : int
+        How many places are named.
+    device : {"auto", "cpu", "cuda"}
+    timeout : float
+        Minutes that a region may take, before it is given to another worker.
+    """
+
+    channel: Channels | None = None
+    cell: Lengths | Literal["auto"] = "auto"
+    axial_fwhm: PositiveFloat | None = None
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    threshold: PositiveFloat = 5.0
+    worst: Annotated[int, Field(ge=0, le=1000)] = 20
+    device: Device = "auto"
+    timeout: PositiveFloat = 60.0
+
+
 DEFAULT_PERCENTILES = CONFOCAL
 """Percentiles of the intensity window that models are trained with."""

@@ -21,6 +21,7 @@ _COMMANDS = {
     "restore": "Restore a volume to isotropic resolution with a model.",
     "psf": "Say how wide the blur is that a model has learned, or that a volume shows.",
     "evaluate": "Measure a volume before and after restoration.",
+    "trust": "Map where a restored volume does not explain the measured one.",
     "view": "Look at a volume before and after restoration, in the browser.",
     "run": "Convert, train, restore and evaluate; goes on where it stopped.",
     "submit": "Submit chains of SLURM jobs, one for each brain.",

@@ -11,6 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from isosr_pipeline.evidence.distribution import Distribution
     from isosr_pipeline.evidence.results import Evaluation, Figures
+    from isosr_pipeline.trust.summary import TrustSummary
 
 Row = tuple[str, float | None, float | None, str]
 """A figure: its name, before, after, and what is best."""
@@ -101,6 +102,43 @@ def _median(found: Distribution | None) -> float | None:
 
 def _resolved(figures: Figures, axis: str) -> float | None:
     return None if figures.correlation is None else figures.correlation[axis].resolution_um
+
+
+def show_trust(summary: TrustSummary) -> None:
+    """Print what a trust map comes to on standard output.
+
+    Parameters
+    ----------
+    summary : TrustSummary
+    """
+    console = Console(highlight=False)
+    table = _right(
+        "what the restored volume does not explain",
+        ("channel", "cells", "flagged", "of those with signal", "too much", "missing", "spread"),
+    )
+    for one in summary.channels:
+        shares = (one.flagged, one.flagged_signal, one.invented, one.missing)
+        shown = [f"{share:.3%}" for share in shares]
+        table.add_row(str(one.channel), str(one.cells), *shown, f"{one.spread:.2f}")
+    console.print(table)
+    if summary.worst:
+        table = _right(
+            "worst places (above 0: more light than was measured)",
+            ("channel", "score", "voxel z, y, x", "µm z, y, x"),
+        )
+        for place in summary.worst:
+            voxel = ", ".join(map(str, place.voxel))
+            um = ", ".join(f"{at:.6g}" for at in place.um)
+            table.add_row(str(place.channel), f"{place.score:+.1f}", voxel, um)
+        console.print(table)
+    console.print(f"map: {summary.map}", soft_wrap=True)
+
+
+def _right(title: str, names: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, justify="right")
+    return table
 
 
 def _number(value: float | None) -> str:

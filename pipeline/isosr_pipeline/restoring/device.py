@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from isosr_models.memory import is_out_of_memory
-from isosr_models.restorers import Restorer
+from isosr_models.restorers import LocalFunction
 from isosr_pipeline.errors import WorkFailedError
 from isosr_pipeline.geometry import Box, Context
 from isosr_pipeline.isotropic import IsotropicView, Measured
-from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.resampling import on_grid
 
 _AT_THE_DEVICE = threading.Lock()
@@ -44,24 +43,32 @@ class DoesNotFitError(Exception):
     """A block does not fit the memory of the device."""
 
 
+class Reader(Protocol):
+    """What reads boxes of a volume, such as a `LevelReader`."""
+
+    def read(self, channel: int, box: Box) -> NDArray[Any]:
+        """Read a box that lies in the volume; returns (z, y, x)."""
+        ...
+
+
 @dataclass
 class DeviceRestorer:
-    """A restorer on its device, with the volume that it restores.
+    """A restorer, or another local function, on its device, with the volume that it is for.
 
     Parameters
     ----------
     view : IsotropicView
-    reader : LevelReader
+    reader : Reader
         Of the same volume.
-    restorer : Restorer
+    restorer : LocalFunction
     windows : sequence of tuple of 2 floats
         Intensities of each channel of the volume that are 0 and 1; not used by restorers that take
         intensities as stored.
     """
 
     view: IsotropicView
-    reader: LevelReader
-    restorer: Restorer
+    reader: Reader
+    restorer: LocalFunction
     windows: Sequence[tuple[float, float]]
 
     def restore(self, channel: int, block: Context, passed: Sequence[Box]) -> Restored:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +13,7 @@ from isosr_cluster.asking import ask_all
 from isosr_cluster.clients import memory_per_worker
 from isosr_models.layers import Statistics
 from isosr_models.precision import Precision, native_precision
-from isosr_models.restorers import Restorer
+from isosr_models.restorers import LocalFunction
 from isosr_pipeline.devices import choose_device
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box, Zyx, context
@@ -60,7 +61,17 @@ def ask_workers(client: Client, model: str, device: Device, statistics: Statisti
     InputError
         When a GPU is asked for and a worker has none, or only some have one.
     """
-    fits = ask_all(client, partial(_probe, model, device, statistics))
+    return least_of(ask_all(client, partial(_probe, model, device, statistics)))
+
+
+def least_of(fits: Sequence[Fit]) -> Fit:
+    """Return what the least of some workers can do.
+
+    Raises
+    ------
+    InputError
+        When only some have a GPU.
+    """
     on_gpus = [fit.memory for fit in fits if fit.memory is not None]
     if on_gpus and len(on_gpus) < len(fits):
         raise InputError(
@@ -90,15 +101,27 @@ def _probe(model: str, device: Device, statistics: Statistics) -> Fit:
     precision = "32" if is_float32(model) else native_precision(chosen)
     if chosen.type != "cuda":
         return Fit(None, 1.0, precision)
-    restorer = load(model, device, statistics, precision)
-    block = context(Box.whole(_PROBED), restorer.halo, restorer.stride)
+    return measured_fit(load(model, device, statistics, precision), precision)
+
+
+def measured_fit(function: LocalFunction, precision: Precision) -> Fit:
+    """Return what a worker can do, from a small block of a function on its GPU.
+
+    Parameters
+    ----------
+    function : LocalFunction
+        On the GPU.
+    precision : {"32", "bf16"}
+        What the GPU computes in natively.
+    """
+    block = context(Box.whole(_PROBED), function.halo, function.stride)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    restorer(torch.zeros((1, 1, *block.read.shape)), block.keep.slices)
+    function(torch.zeros((1, 1, *block.read.shape)), block.keep.slices)
     taken = torch.cuda.max_memory_allocated() - before
     free, _total = torch.cuda.mem_get_info()
     cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    expected = restorer.memory(block.keep.shape, block.read.shape)
+    expected = function.memory(block.keep.shape, block.read.shape)
     return Fit(free + cached, taken / expected, precision)
 
 
@@ -118,14 +141,14 @@ def memory_of_block(client: Client, fit: Fit, region: int) -> int:
     return int(_SHARE_OF_MEMORY * memory_per_worker(client, less_per_task=2 * region))
 
 
-def choose_block(shard: Zyx, restorer: Restorer, halo: int, memory: float) -> Zyx:
+def choose_block(shard: Zyx, restorer: LocalFunction, halo: int, memory: float) -> Zyx:
     """Choose what the network gives at once: the largest equal parts of a region that fit.
 
     Parameters
     ----------
     shard : Zyx
         A region, in voxels.
-    restorer : Restorer
+    restorer : LocalFunction
     halo : int
         In voxels.
     memory : float

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from isosr_cluster.clients import OpenClient
 from isosr_cluster.slurm.scripts import JOBS
@@ -22,7 +22,7 @@ from isosr_pipeline.leading import leading
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.restoring.models import architecture_of
 from isosr_pipeline.restoring.restoration import check_restoring
-from isosr_pipeline.settings import Device
+from isosr_pipeline.settings import Device, TrustSettings
 from isosr_pipeline.site_files import device_on, is_site_file, read_site
 from isosr_pipeline.sources import split_location
 from isosr_pipeline.steps.convert import convert
@@ -31,6 +31,7 @@ from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.status import is_evaluated
 from isosr_pipeline.steps.train import check_training, train
 from isosr_pipeline.steps.train_in_job import train_in_job, training_resources
+from isosr_pipeline.steps.trust import trust
 from isosr_pipeline.training.settings import RichardsonLucySettings
 
 Step = Literal["convert", "train", "restore", "evaluate"]
@@ -203,9 +204,29 @@ def _evaluate(brain: Brain, reporter: Reporter) -> Evaluation:
         _cluster(brain, "cpu", reporter, tasks=1),
         reporter=reporter,
     )
-    content = f"{evaluation.model_dump_json(indent=2)}\n"
-    write_durably(brain.evaluation, content.encode())
+    _write(brain.evaluation, evaluation)
+    if brain.trust is not None:
+        _map_trust(brain, brain.trust, reporter)
     return evaluation
+
+
+def _map_trust(brain: Brain, settings: TrustSettings, reporter: Reporter) -> None:
+    device = device_on(brain.cluster, settings.device)
+    summary = trust(
+        brain.store,
+        brain.restored,
+        str(brain.trained_model),
+        settings.model_copy(update={"device": device}),
+        _cluster(brain, device, reporter),
+        out=brain.trust_map,
+        if_exists="resume",
+        reporter=reporter,
+    )
+    _write(brain.trust_summary, summary)
+
+
+def _write(path: Path, found: BaseModel) -> None:
+    write_durably(path, f"{found.model_dump_json(indent=2)}\n".encode())
 
 
 def _evaluated(brain: Brain) -> Evaluation | None:

@@ -183,14 +183,17 @@ def status_of_brain(brain: Brain, now: float | None = None) -> list[StepStatus]:
 def is_evaluated(brain: Brain) -> bool:
     """Tell whether there are figures of the restored volume, and none of an earlier one.
 
+    So are those of the trust map, if one is asked for.
+
     Parameters
     ----------
     brain : Brain
     """
-    if not brain.evaluation.is_file():
+    made = [brain.evaluation, *([brain.trust_summary] if brain.trust else [])]
+    if not all(path.is_file() for path in made):
         return False
     restored = finished_at(brain.restored)
-    return restored is None or brain.evaluation.stat().st_mtime >= restored
+    return restored is None or all(path.stat().st_mtime >= restored for path in made)
 
 
 def _filling(step: str, path: Path, now: float | None) -> StepStatus:

@@ -34,7 +34,7 @@ class Provenance(BaseModel):
     Attributes
     ----------
     step : str
-        ``"convert"`` or ``"restore"``.
+        ``"convert"``, ``"restore"`` or ``"trust"``.
     source : str
         Path that was read.
     parameters : dict
