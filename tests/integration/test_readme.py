@@ -23,7 +23,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 
 
 def test_the_worked_example(tmp_path):
-    image = simulate("neurites", (40, 80, 80), Acquisition(photons=1000), seed=1).image
+    image = simulate("neurites", (40, 96, 96), Acquisition(photons=1000), seed=1).image
     (tmp_path / "slices").mkdir()
     for z, plane in enumerate(image):
         tifffile.imwrite(tmp_path / "slices" / f"brain_{z}.tif", plane)
