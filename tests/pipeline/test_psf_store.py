@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from isosr_pipeline.blur.axial import FWHM_PER_SIGMA, estimate
+from isosr_pipeline.blur.of_stores import COUNT, describe_blur
 from isosr_pipeline.blur.power_spectra import SpectralGrid
 from isosr_pipeline.blur.subvolumes import draw_subvolumes
 from isosr_pipeline.simulation.volume import Acquisition, simulate
-from isosr_pipeline.steps.axial_blur import COUNT, describe_blur
 from isosr_pipeline.store.metadata import StoreAttributes
 from isosr_pipeline.store.volume import Volume
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from isosr_pipeline.steps.axial_blur import Estimate, VolumeBlur, WidthEstimate
+    from isosr_pipeline.blur.of_stores import Estimate, VolumeBlur, WidthEstimate
 
 
 def blur_lines(blur: VolumeBlur) -> list[tuple[str, str]]:

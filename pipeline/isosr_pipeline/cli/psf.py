@@ -108,7 +108,7 @@ def _describe_beads(
 def _kind(path: Path) -> str:
     """Tell volumes from models, which have their description; what is neither is no volume."""
     from isosr_models.model_folder import DESCRIPTION
-    from isosr_pipeline.steps.residual_blur import is_of_self_blur
+    from isosr_pipeline.blur.residual import is_of_self_blur
 
     if (path / DESCRIPTION).exists():
         return _SELF_BLUR if is_of_self_blur(path) else _OTHER
@@ -117,8 +117,8 @@ def _kind(path: Path) -> str:
 
 
 def _describe_store(path: Path, chosen: dict[str, Any], overwrite: bool, as_json: bool) -> None:
+    from isosr_pipeline.blur.of_stores import describe_blur
     from isosr_pipeline.cli.blur_lines import blur_lines
-    from isosr_pipeline.steps.axial_blur import describe_blur
 
     blur = describe_blur(path, overwrite=overwrite, **chosen)
     if as_json:
@@ -129,8 +129,8 @@ def _describe_store(path: Path, chosen: dict[str, Any], overwrite: bool, as_json
 
 
 def _describe_residual(path: Path, chosen: dict[str, Any], overwrite: bool, as_json: bool) -> None:
+    from isosr_pipeline.blur.residual import describe_residual_blur
     from isosr_pipeline.cli.blur_lines import blur_lines
-    from isosr_pipeline.steps.residual_blur import describe_residual_blur
 
     blur = describe_residual_blur(path, overwrite=overwrite, **chosen)
     if as_json:

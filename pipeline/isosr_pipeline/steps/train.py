@@ -19,6 +19,7 @@ from isosr_models.methods import create_objective, find_method
 from isosr_models.model_folder import Description, read_description, save_model
 from isosr_models.objective import Objective
 from isosr_models.unet import UNet3d
+from isosr_pipeline.blur.residual import ResidualBlur, find_residual_blur, recorded_blur
 from isosr_pipeline.engine.output import refuse_overlap, versions
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Zyx
@@ -26,7 +27,6 @@ from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.paths import check_creatable
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.settings import IfExists
-from isosr_pipeline.steps.residual_blur import ResidualBlur, find_residual_blur, recorded_blur
 from isosr_pipeline.steps.train_nothing import save_deconvolution
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.training.crops import Crops, are_alike, check_alike, check_crop

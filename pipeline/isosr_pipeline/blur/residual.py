@@ -15,11 +15,7 @@ from isosr_models.errors import ModelFormatError
 from isosr_models.model_folder import read_description, read_run
 from isosr_pipeline.blur.axial import CONFIDENT, FWHM_PER_SIGMA
 from isosr_pipeline.blur.noise import NoiseModel, estimate_noise
-from isosr_pipeline.blur.subvolumes import draw_subvolumes
-from isosr_pipeline.errors import InputError
-from isosr_pipeline.isotropic import IsotropicView
-from isosr_pipeline.level_reader import LevelReader
-from isosr_pipeline.steps.axial_blur import (
+from isosr_pipeline.blur.of_stores import (
     COUNT,
     EDGE,
     VolumeBlur,
@@ -27,6 +23,10 @@ from isosr_pipeline.steps.axial_blur import (
     describe_blur,
     write_plot,
 )
+from isosr_pipeline.blur.subvolumes import draw_subvolumes
+from isosr_pipeline.errors import InputError
+from isosr_pipeline.isotropic import IsotropicView
+from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.training.resuming import TOLD
 
