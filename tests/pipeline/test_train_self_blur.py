@@ -10,12 +10,12 @@ from scipy import ndimage
 from isosr_models.model_folder import load_restorer, read_description, read_run
 from isosr_models.self_blur import SelfBlur
 from isosr_models.slices import SliceRestorer
+from isosr_pipeline.blur import residual as residual_blur
 from isosr_pipeline.blur.axial import FWHM_PER_SIGMA
 from isosr_pipeline.blur.residual import describe_residual_blur, find_residual_blur
 from isosr_pipeline.errors import InputError, InterruptedRunError, ResumeError
 from isosr_pipeline.progress import SilentReporter
 from isosr_pipeline.simulation.volume import Acquisition, simulate
-from isosr_pipeline.steps import residual_blur
 from isosr_pipeline.steps.train import train
 from isosr_pipeline.training.recording import LOSSES
 from isosr_pipeline.training.settings import SelfBlurSettings, TrainSettings
