@@ -5,26 +5,11 @@ from __future__ import annotations
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.evidence.turned import TurnedImage
 from isosr_pipeline.measuring import Image, ReopenedVolume
+from isosr_pipeline.restoring.parts import check_channel
 from isosr_pipeline.settings import EvaluateSettings
 from isosr_pipeline.sources import open_source
 from isosr_pipeline.store.creation import is_store
 from isosr_pipeline.store.volume import Volume
-
-
-def check_channel(channel: int, *volumes: Image) -> None:
-    """Refuse a channel that is not there.
-
-    Raises
-    ------
-    InputError
-        Naming the volume.
-    """
-    for volume in volumes:
-        if channel >= volume.shape[0]:
-            raise InputError(
-                f"{volume.path} has {volume.shape[0]} channels, and channel {channel} was asked "
-                "for; they count from 0"
-            )
 
 
 def open_reference(settings: EvaluateSettings, restored: Volume) -> Image | None:

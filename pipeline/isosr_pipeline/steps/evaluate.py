@@ -12,12 +12,11 @@ from distributed import Client
 
 from isosr_cluster.clients import OpenClient
 from isosr_pipeline.blur.beads import typical_spot
-from isosr_pipeline.errors import InputError
 from isosr_pipeline.evidence.comparing import MeasureMoments, MeasureSimilarity
 from isosr_pipeline.evidence.cubes import Cubes, CubeSums, MeasureCube, choose_cubes
 from isosr_pipeline.evidence.drift import slab_borders, slab_means
 from isosr_pipeline.evidence.places import Places
-from isosr_pipeline.evidence.reference import check_channel, open_reference
+from isosr_pipeline.evidence.reference import open_reference
 from isosr_pipeline.evidence.results import (
     Comparison,
     Drift,
@@ -40,6 +39,7 @@ from isosr_pipeline.geometry import Box, Zyx, blocks
 from isosr_pipeline.isotropic import IsotropicView, Part
 from isosr_pipeline.measuring import Image, ReopenedVolume, Value, measure
 from isosr_pipeline.progress import Reporter, SilentReporter
+from isosr_pipeline.restoring.parts import check_channel, complete_volume, restored_part
 from isosr_pipeline.settings import EvaluateSettings
 from isosr_pipeline.store.volume import Volume
 
@@ -127,16 +127,11 @@ class _Pair:
 
 def _opened(store: Path, restored: Path, settings: EvaluateSettings) -> _Pair:
     """Open what is measured, and check that it fits."""
-    measured, made = _complete(store), _complete(restored)
+    measured, made = complete_volume(store), complete_volume(restored)
     check_channel(settings.channel, made)
-    before = _restored_part(measured, made)
+    before = restored_part(measured, made)
     view = IsotropicView(ReopenedVolume.of(made))
     after = Part(view, Box.whole(view.shape), range(made.shape[0]))
-    if before.shape != after.shape:
-        raise InputError(
-            f"{restored} has {tuple(after.shape)} voxels, and {store} has {tuple(before.shape)} "
-            "on the isotropic grid; give the volume that restore made of it"
-        )
     check_channel(before.channels[settings.channel], measured)
     reference = open_reference(settings, made)
     given = given_regions(settings.roi, view, made.origin) if settings.roi else None
@@ -146,25 +141,6 @@ def _opened(store: Path, restored: Path, settings: EvaluateSettings) -> _Pair:
         reference,
         given,
     )
-
-
-def _complete(path: Path) -> Volume:
-    volume = Volume(path.absolute())
-    volume.require_complete()
-    return volume
-
-
-def _restored_part(measured: Volume, made: Volume) -> Part:
-    """Return what of the measured volume was restored, as the restored volume's history tells."""
-    view = IsotropicView(ReopenedVolume.of(measured))
-    history = made.attributes.history if made.attributes else []
-    box, channels = Box.whole(view.shape), list(range(made.shape[0]))
-    if history and history[-1].step == "restore":
-        parameters = history[-1].parameters
-        start, stop = parameters.get("roi", (box.start, box.stop))
-        box = Box(Zyx(*start), Zyx(*stop))
-        channels = parameters.get("channels", channels)
-    return Part(view, box, channels)
 
 
 @dataclass(frozen=True)
