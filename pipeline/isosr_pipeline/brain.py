@@ -74,6 +74,11 @@ class Brain(Settings):
         """The figures, as JSON."""
         return self.output / "evaluation.json"
 
+    @property
+    def report(self) -> Path:
+        """The page that shows them."""
+        return self.output / "report.html"
+
     def placed(self, cluster: str | None, workers: int | None) -> Brain:
         """Return the brain with its work elsewhere, or in another number of processes.
 
