@@ -21,6 +21,7 @@ _COMMANDS = {
     "restore": "Restore a volume to isotropic resolution with a model.",
     "psf": "Say how wide the blur is that a model has learned, or that a volume shows.",
     "evaluate": "Measure a volume before and after restoration.",
+    "report": "List brains on a page, with thumbnails, key figures and their reports.",
     "run": "Convert, train, restore and evaluate; goes on where it stopped.",
     "submit": "Submit chains of SLURM jobs, one for each brain.",
     "status": "Say how far a store, or each step of brains and its job, has come.",
