@@ -88,6 +88,11 @@ class Brain(Settings):
         """What the map comes to, as JSON."""
         return self.output / "trust.json"
 
+    @property
+    def report(self) -> Path:
+        """The page that shows them."""
+        return self.output / "report.html"
+
     def placed(self, cluster: str | None, workers: int | None) -> Brain:
         """Return the brain with its work elsewhere, or in another number of processes.
 

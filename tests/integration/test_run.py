@@ -33,6 +33,9 @@ def test_a_brain_goes_all_the_way_and_is_not_done_twice(isosr, tmp_path, capsys)
         assert step in shown.err
     figures = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert figures["after"]["against_reference"]["psnr_db"] > 10
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "Power spectra" in report
+    assert f"Losses of {tmp_path / 'out' / 'model'}" in report
     made = Volume(tmp_path / "out" / "restored.zarr").require_own().id
 
     assert isosr("run", tmp_path / "brain.yaml") == 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 
 from isosr_pipeline.blur.axial import Square
 from isosr_pipeline.blur.fit import SCALE
 from isosr_pipeline.blur.form import Point
+from isosr_pipeline.drawing import document, text
 
 _WIDTH, _HEIGHT = 640, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 50, 60
@@ -53,19 +53,14 @@ def draw_blur(blur: Drawn | None, title: str) -> str:
     str
         An SVG document.
     """
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
-        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="13">\n'
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>\n'
-    )
     if blur is None or len(blur.points) < 2:
         parts = [
-            _text(_WIDTH / 2, _HEIGHT / 2, "nothing can be told"),
-            _text(_WIDTH / 2, 20, title),
+            text(_WIDTH / 2, _HEIGHT / 2, "nothing can be told"),
+            text(_WIDTH / 2, 20, title),
         ]
     else:
         parts = _Chart(blur).parts(title)
-    return head + "\n".join(parts) + "\n</svg>\n"
+    return document(_WIDTH, _HEIGHT, parts)
 
 
 class _Chart:
@@ -86,8 +81,8 @@ class _Chart:
         caption = f"sigma {sigma.sigma:.2f} voxels (95 %: {low:.2f} to {high:.2f})"
         return [
             *self._frame(),
-            _text(_WIDTH / 2, 20, title),
-            _text(_WIDTH / 2, 38, caption),
+            text(_WIDTH / 2, 20, title),
+            text(_WIDTH / 2, 38, caption),
             self._band(),
             self._line([(0, 0), (self._most, self._gaussian(sigma.value))], "#c33"),
             *self._free(),
@@ -139,19 +134,15 @@ class _Chart:
         shapes = [
             f'<clipPath id="frame"><rect {box}/></clipPath>',
             f'<rect {box} fill="none" stroke="black"/>',
-            _text(_WIDTH / 2, _HEIGHT - 12, "fz², (cycles per lateral voxel)²"),
+            text(_WIDTH / 2, _HEIGHT - 12, "fz², (cycles per lateral voxel)²"),
             f'<g transform="rotate(-90 18 {_HEIGHT / 2})">'
-            + _text(18, _HEIGHT / 2, "ln (power along z / in the plane)")
+            + text(18, _HEIGHT / 2, "ln (power along z / in the plane)")
             + "</g>",
         ]
         for value in np.linspace(0, self._most, _TICKS):
             x, _ = self._at(float(value), 0)
-            shapes.append(_text(x, _HEIGHT - _BOTTOM + 18, f"{value:.3g}"))
+            shapes.append(text(x, _HEIGHT - _BOTTOM + 18, f"{value:.3g}"))
         for value in np.linspace(self._low, self._high, _TICKS):
             _, y = self._at(0, float(value))
-            shapes.append(_text(_LEFT - 24, y + 4, f"{value:.2f}"))
+            shapes.append(text(_LEFT - 24, y + 4, f"{value:.2f}"))
         return shapes
-
-
-def _text(x: float, y: float, text: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{escape(text)}</text>'

@@ -23,6 +23,7 @@ _COMMANDS = {
     "evaluate": "Measure a volume before and after restoration.",
     "trust": "Map where a restored volume does not explain the measured one.",
     "view": "Look at a volume before and after restoration, in the browser.",
+    "report": "List brains on a page, with thumbnails, key figures and their reports.",
     "run": "Convert, train, restore and evaluate; goes on where it stopped.",
     "submit": "Submit chains of SLURM jobs, one for each brain.",
     "status": "Say how far a store, or each step of brains and its job, has come.",

@@ -47,3 +47,4 @@ def command(brain: Path, step: Step | None, cluster: str | None, workers: int | 
     click.echo(f"model     {described.trained_model}")
     click.echo(f"restored  {described.restored}")
     click.echo(f"figures   {described.evaluation}")
+    click.echo(f"report    {described.report}")

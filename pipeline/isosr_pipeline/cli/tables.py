@@ -9,12 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from isosr_pipeline.evidence.distribution import Distribution
-    from isosr_pipeline.evidence.results import Evaluation, Figures
+    from isosr_pipeline.evidence.results import Evaluation
     from isosr_pipeline.trust.summary import TrustSummary
-
-Row = tuple[str, float | None, float | None, str]
-"""A figure: its name, before, after, and what is best."""
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
@@ -24,51 +20,20 @@ def show_evaluation(evaluation: Evaluation) -> None:
     ----------
     evaluation : Evaluation
     """
+    # Imported here: --help must not wait for it.
+    from isosr_pipeline.evidence.key_figures import key_figures
+
     table = Table(title="before and after restoration", title_justify="left")
     table.add_column("figure")
     for name in ("input", "restored"):
         table.add_column(name, justify="right")
     table.add_column("best is")
-    for name, old, new, best in [*_with_reference(evaluation), *_without(evaluation)]:
+    for name, old, new, best in key_figures(evaluation):
         table.add_row(name, _number(old), _number(new), best)
     console = Console(highlight=False)
     console.print(table)
     for line in _remarks(evaluation):
         console.print(line, soft_wrap=True)
-
-
-def _with_reference(evaluation: Evaluation) -> Iterator[Row]:
-    first, second = evaluation.before.against_reference, evaluation.after.against_reference
-    if first is None or second is None:
-        return
-    yield "PSNR (dB)", first.psnr_db, second.psnr_db, "high"
-    yield "SSIM", first.ssim, second.ssim, "1"
-    yield "NRMSE", first.nrmse, second.nrmse, "0"
-    if (rois := evaluation.rois) is not None:
-        before, after = _median(rois.psnr_before_db), _median(rois.psnr_after_db)
-        yield "PSNR of sections, median (dB)", before, after, "high"
-        before, after = _median(rois.ms_ssim_before), _median(rois.ms_ssim_after)
-        yield "MS-SSIM of sections, median", before, after, "1"
-
-
-def _without(evaluation: Evaluation) -> Iterator[Row]:
-    before, after = evaluation.before, evaluation.after
-    yield "axial/lateral ratio", before.axial_lateral_ratio, after.axial_lateral_ratio, "1"
-    if before.sharpness is not None and after.sharpness is not None:
-        ratios = (before.sharpness.axial_lateral_ratio, after.sharpness.axial_lateral_ratio)
-        yield "sharpness, axial/lateral", *ratios, "1"
-    for axis in ("z", "x"):
-        yield (
-            f"resolution along {axis} (µm)",
-            _resolved(before, axis),
-            _resolved(after, axis),
-            "low",
-        )
-    if (spots := evaluation.spots) is not None and spots.count:
-        for axis in ("z", "y", "x"):
-            widths = spots.fwhm[axis]
-            first, second = _median(widths.before_um), _median(widths.after_um)
-            yield f"FWHM of spots along {axis}, median (µm)", first, second, "low"
 
 
 def _remarks(evaluation: Evaluation) -> Iterator[str]:
@@ -94,14 +59,6 @@ def _remarks(evaluation: Evaluation) -> Iterator[str]:
         yield f"mean intensity of slabs along z: {drift.largest_relative_change:+.1%} at most"
     if evaluation.seams is not None:
         yield f"seams: {evaluation.seams}"
-
-
-def _median(found: Distribution | None) -> float | None:
-    return None if found is None else found.median
-
-
-def _resolved(figures: Figures, axis: str) -> float | None:
-    return None if figures.correlation is None else figures.correlation[axis].resolution_um
 
 
 def show_trust(summary: TrustSummary) -> None:

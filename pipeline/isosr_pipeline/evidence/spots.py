@@ -70,11 +70,14 @@ class SpotPair(Result):
         Before, from the restored volume's first voxel on.
     shift_um : tuple of 3 floats
         By how much the centre moved.
+    height : float
+        Before, above the background, in intensity units.
     before, after : SpotWidths
     """
 
     centre_um: Um
     shift_um: Um
+    height: float
     before: SpotWidths
     after: SpotWidths
 
@@ -279,6 +282,7 @@ class MeasureSpots:
         return "", SpotPair(
             centre_um=(centre[0] * um, centre[1] * um, centre[2] * um),
             shift_um=(moved[0] * um, moved[1] * um, moved[2] * um),
+            height=spot.amplitude,
             before=_widths(spot.fwhm, before, at, (step * um, um, um)),
             after=_widths(restored.fwhm, values, restored.centre, (um, um, um)),
         )

@@ -27,6 +27,7 @@ from isosr_pipeline.site_files import device_on, is_site_file, read_site
 from isosr_pipeline.sources import split_location
 from isosr_pipeline.steps.convert import convert
 from isosr_pipeline.steps.evaluate import evaluate
+from isosr_pipeline.steps.report import write_report
 from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.status import is_evaluated
 from isosr_pipeline.steps.train import check_training, train
@@ -204,9 +205,11 @@ def _evaluate(brain: Brain, reporter: Reporter) -> Evaluation:
         _cluster(brain, "cpu", reporter, tasks=1),
         reporter=reporter,
     )
-    _write(brain.evaluation, evaluation)
+    # Before the figures: where they are there, the step is complete.
     if brain.trust is not None:
         _map_trust(brain, brain.trust, reporter)
+    write_report(evaluation, brain.report, model=brain.trained_model)
+    _write(brain.evaluation, evaluation)
     return evaluation
 
 

@@ -1,0 +1,73 @@
+"""The figures that tell most of a restoration, in the order in which people look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from isosr_pipeline.evidence.distribution import Distribution
+from isosr_pipeline.evidence.results import Evaluation, Figures
+
+
+class KeyFigure(NamedTuple):
+    """A figure before and after restoration.
+
+    Parameters
+    ----------
+    name : str
+        With its unit.
+    before, after : float or None
+        None: it can't be told.
+    best : str
+        ``"high"``, ``"low"``, or the number that it should be.
+    """
+
+    name: str
+    before: float | None
+    after: float | None
+    best: str
+
+
+def key_figures(evaluation: Evaluation) -> list[KeyFigure]:
+    """Return the key figures of an evaluation; those against a reference come first."""
+    return [*_with_reference(evaluation), *_without(evaluation)]
+
+
+def _with_reference(evaluation: Evaluation) -> Iterator[KeyFigure]:
+    first, second = evaluation.before.against_reference, evaluation.after.against_reference
+    if first is None or second is None:
+        return
+    yield KeyFigure("PSNR (dB)", first.psnr_db, second.psnr_db, "high")
+    yield KeyFigure("SSIM", first.ssim, second.ssim, "1")
+    yield KeyFigure("NRMSE", first.nrmse, second.nrmse, "0")
+    if (rois := evaluation.rois) is not None:
+        before, after = _median(rois.psnr_before_db), _median(rois.psnr_after_db)
+        yield KeyFigure("PSNR of sections, median (dB)", before, after, "high")
+        before, after = _median(rois.ms_ssim_before), _median(rois.ms_ssim_after)
+        yield KeyFigure("MS-SSIM of sections, median", before, after, "1")
+
+
+def _without(evaluation: Evaluation) -> Iterator[KeyFigure]:
+    before, after = evaluation.before, evaluation.after
+    yield KeyFigure(
+        "axial/lateral ratio", before.axial_lateral_ratio, after.axial_lateral_ratio, "1"
+    )
+    if before.sharpness is not None and after.sharpness is not None:
+        ratios = (before.sharpness.axial_lateral_ratio, after.sharpness.axial_lateral_ratio)
+        yield KeyFigure("sharpness, axial/lateral", *ratios, "1")
+    for axis in ("z", "x"):
+        before_um, after_um = _resolved(before, axis), _resolved(after, axis)
+        yield KeyFigure(f"resolution along {axis} (µm)", before_um, after_um, "low")
+    if (spots := evaluation.spots) is not None and spots.count:
+        for axis in ("z", "y", "x"):
+            widths = spots.fwhm[axis]
+            first, second = _median(widths.before_um), _median(widths.after_um)
+            yield KeyFigure(f"FWHM of spots along {axis}, median (µm)", first, second, "low")
+
+
+def _median(found: Distribution | None) -> float | None:
+    return None if found is None else found.median
+
+
+def _resolved(figures: Figures, axis: str) -> float | None:
+    return None if figures.correlation is None else figures.correlation[axis].resolution_um

@@ -1,0 +1,92 @@
+"""Pages: templates filled in, that load nothing from anywhere, written as a whole."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from isosr_pipeline.errors import InputError, MissingInputError
+from isosr_pipeline.paths import check_creatable, creating, partial_path
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("isosr_pipeline.reporting"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(template: str, **content: Any) -> str:
+    """Fill in a template; what is filled in is escaped.
+
+    Parameters
+    ----------
+    template : str
+        Name of a file in ``templates``.
+    **content
+        What it names.
+
+    Returns
+    -------
+    str
+        An HTML document whose policy lets it load nothing, and run its own script alone.
+    """
+    script = _source("sorting.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _TEMPLATES.get_template(template).render(
+        script=script, digest=digest, style=_source("style.css"), number=number, **content
+    )
+
+
+def number(value: float | None) -> str:
+    """Return a figure for people."""
+    if value is None:
+        return "–"
+    return "∞" if math.isinf(value) else f"{value:.4g}"
+
+
+def check_page(path: Path) -> None:
+    """Refuse a path that no page can be written to; a page that is there may be replaced.
+
+    Raises
+    ------
+    InputError
+        When it is no HTML file, or can't be made.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{path} has the suffix {path.suffix!r}; a page is written as .html")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a file")
+    if not path.absolute().parent.is_dir():
+        raise MissingInputError(f"{path.parent} is no folder; make it first")
+    check_creatable(path, replace=True)
+
+
+def write_page(path: Path, content: str) -> None:
+    """Write a page as a whole, in place of one that is there.
+
+    Whoever writes it at the same time writes to another file, so that one of them is there.
+
+    Raises
+    ------
+    OutputPathError
+        When it can't be written.
+    """
+    partial = partial_path(path)
+    with creating(path):
+        try:
+            partial.write_text(content, encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _source(name: str) -> str:
+    source, _path, _current = PackageLoader("isosr_pipeline.reporting").get_source(_TEMPLATES, name)
+    return source

@@ -1,0 +1,251 @@
+"""Reports: what they show, and that they load nothing and run nothing but their own script."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+import socket
+from contextlib import nullcontext
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+
+from isosr_pipeline.drawing import Chart, Curve, histogram, round_length
+from isosr_pipeline.errors import InputError
+from isosr_pipeline.reporting.cautions import cautions
+from isosr_pipeline.reporting.pair import open_pair
+from isosr_pipeline.reporting.planes import brightest_place, coarse_levels, projections, slices
+from isosr_pipeline.reporting.trust_map import open_trust, trust_path
+from isosr_pipeline.settings import EvaluateSettings
+from isosr_pipeline.steps.evaluate import evaluate
+from isosr_pipeline.steps.report import check_report, write_report
+
+SHAPE = (48, 56, 52)
+NASTY = "<img src=x onerror=document.title='broken'>"
+
+
+def _spots(axial):
+    """Bright Gaussian spots, `axial` times as wide along z; the brightest at (30, 14, 36)."""
+    z, y, x = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    image = np.full(SHAPE, 100.0)
+    for height, (a, b, c) in [
+        (3000, (30, 14, 36)),
+        (2400, (14, 14, 14)),
+        (2500, (24, 40, 16)),
+        (2450, (16, 40, 38)),
+    ]:
+        squares = ((z - a) / axial) ** 2 + (y - b) ** 2 + (x - c) ** 2
+        image += height * np.exp(-0.5 * squares / 1.5**2)
+    return (image + np.random.default_rng(0).normal(0, 4, SHAPE)).astype(np.uint16)
+
+
+@pytest.fixture
+def pair(make_store, tmp_path):
+    """Paths of both volumes; that of the restored one looks like HTML."""
+    restored = tmp_path / f"{NASTY}.zarr"
+    make_store(_spots(1)).path.rename(restored)
+    return make_store(_spots(2)).path, restored
+
+
+@pytest.fixture
+def trust(make_store, pair):
+    """A map of cells of 4 voxels, of which one is flagged, at the brightest spot."""
+    scores = np.zeros((12, 14, 13), np.float32)
+    scores[30 // 4, 14 // 4, 36 // 4] = 9
+    path = make_store(scores, voxel_size=(4, 4, 4)).path
+    path.rename(trust_path(pair[1]))
+
+
+@pytest.fixture
+def found(pair):
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as threads,
+        Client(threads) as client,
+    ):
+        return evaluate(*pair, EvaluateSettings(spots=True), lambda: nullcontext(client))
+
+
+class _Sources(HTMLParser):
+    """Collects what a page would load, and what it runs."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.loaded, self.handlers = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.loaded += [value for name, value in attrs if name in ("src", "href")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+
+
+@pytest.mark.usefixtures("trust")
+def test_a_report_holds_all_that_it_shows(found, tmp_path):
+    out = tmp_path / "report.html"
+    out.write_text("an earlier one")
+    write_report(found, out)
+    page = out.read_text()
+    sources = _Sources(page)
+    assert all(value.startswith("data:") for value in sources.loaded)
+    assert sources.handlers == []
+    assert NASTY not in page
+    assert "&lt;img src=x" in page
+    kinds = [value[: value.index(";")] for value in sources.loaded if ";" in value]
+    # Projections and slices of three planes before and after, three again under the trust map.
+    assert kinds.count("data:image/png") == 2 * 6 + 2 * 3
+    # Profiles of three spots, spectra, shell correlation, widths, slabs.
+    assert kinds.count("data:image/svg+xml") == 9 + 3 + 3 + 3 + 1
+    assert "Restoration of" in page
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".partial"]
+    drawings = [
+        base64.b64decode(value.partition(",")[2]).decode()
+        for value in sources.loaded
+        if value.startswith("data:image/svg")
+    ]
+    assert not any("nothing can be told" in drawing for drawing in drawings)
+    height = max(spot.height for spot in found.spots.pairs)
+    assert height == pytest.approx(3000, rel=0.05)
+
+
+@pytest.mark.usefixtures("trust")
+def test_pictures_show_the_same_places(pair):
+    opened = open_pair(*pair, 0)
+    levels = coarse_levels(opened)
+    centre = brightest_place(opened, levels[0])
+    assert all(0 <= c < n for c, n in zip(centre, SHAPE, strict=True))
+    image = _spots(1)
+    for plane, axis in zip(projections(opened, levels), range(3), strict=True):
+        assert np.array_equal(plane.after, image.max(axis=axis))
+        assert plane.size_um == tuple(n for a, n in enumerate(SHAPE) if a != axis)
+    trust = open_trust(opened)
+    for plane, axis in zip(slices(opened, (30, 14, 36)), range(3), strict=True):
+        assert np.array_equal(plane.after, np.take(image, (30, 14, 36)[axis], axis=axis))
+        drawn = trust.over(plane, opened)
+        red = np.argwhere(drawn[..., 3])
+        cell = [4 * (c // 4) for a, c in enumerate((30, 14, 36)) if a != axis]
+        # The middle of the first cell is that of the first voxel in these volumes.
+        assert np.ptp(red, axis=0).tolist() == [3, 3]
+        assert np.abs(red.min(axis=0) - cell).max() <= 2
+        assert (drawn[tuple(red[0])][:3] == (230, 40, 20)).all()
+
+
+def test_levels_that_are_read_are_small(pair):
+    opened = open_pair(*pair, 0)
+    most = np.prod(SHAPE) // 4
+    for level in coarse_levels(opened, most):
+        assert level.voxels.size <= most
+    assert coarse_levels(opened, 10) is None
+
+
+def test_warnings_are_of_what_was_found(found):
+    sharp = found.after.sharpness
+    blunt = sharp.model_copy(update={"y_per_um": 0.5 * sharp.y_per_um, "x_per_um": 0.0})
+    changed = found.model_copy(
+        update={"after": found.after.model_copy(update={"sharpness": blunt})}
+    )
+    assert not any("Lateral planes changed" in line for line in cautions(found))
+    (line,) = (line for line in cautions(changed) if "Lateral planes changed" in line)
+    assert re.search(r"by -7\d%", line)
+
+
+def test_a_path_that_is_no_page_is_refused_before_any_work(pair, tmp_path, isosr, capsys):
+    assert isosr("evaluate", *pair, "--report", tmp_path / "report.pdf") == 2
+    assert "a page is written as .html" in capsys.readouterr().err
+    with pytest.raises(InputError, match="one lies in the other"):
+        check_report(pair[1] / "report.html", *pair)
+    with pytest.raises(InputError, match="is no folder"):
+        check_report(tmp_path / "none" / "report.html", *pair)
+
+
+def test_charts_leave_out_what_has_no_place():
+    nan = float("nan")
+    curve = Curve("a < b", [0.0, 1.0, 10.0, 100.0], [nan, 1.0, 0.0, 1000.0], "#000000")
+    drawn = Chart("t", "x", "y", [curve], log_x=True, log_y=True).svg()
+    (points,) = re.findall(r'<polyline points="([^"]*)" fill="none" stroke="#000000"', drawn)[:1]
+    assert len(points.split()) == 2
+    assert "a &lt; b" in drawn
+    assert "nan" not in drawn
+    assert "nothing can be told" in histogram("t", "x", [("a", [nan], "#000000")]).svg()
+    counts = histogram("t", "x", [("a", [1.0, 1.0, 2.0], "#000000")], bins=2).curves[0]
+    assert max(counts.y) == 2
+    assert [round_length(x) for x in (0.7, 1.0, 49, 0.003)] == [0.5, 1, 20, 0.002]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium without a window, that finds no other machine."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no Chromium here: install chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for option in (
+        *("headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=1200,900"),
+        *("no-first-run", "disable-background-networking", "disable-component-update"),
+        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        f"user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
+        options.add_argument(f"--{option}")
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    started.set_script_timeout(120)
+    yield started
+    started.quit()
+
+
+def _require_self_contained(browser):
+    """Check that all pictures are there, and that nothing is asked for elsewhere."""
+    widths = browser.execute_async_script("""const done = arguments[0];
+        Promise.all([...document.images].map(image => image.decode())).then(
+            () => done([...document.images].map(image => image.naturalWidth)),
+            error => done(String(error)));""")
+    assert widths
+    assert min(widths) > 0
+    loaded = browser.execute_script(
+        "return performance.getEntriesByType('resource').map(entry => entry.name)"
+    )
+    assert [name for name in loaded if not name.startswith("data:")] == []
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.setblocking(False)
+        url = f"http://127.0.0.1:{other.getsockname()[1]}/"
+        script = """const [url, done] = arguments;
+        const image = new Image();
+        image.onload = () => done("loaded");
+        image.onerror = () => fetch(url, {mode: "no-cors"}).then(
+            () => done("sent"), error => done(error.name));
+        image.src = url;"""
+        assert browser.execute_async_script(script, url) == "TypeError"
+        with pytest.raises(BlockingIOError):
+            other.accept()
+
+
+def _column(browser, table, index):
+    return browser.execute_script(
+        "return [...document.querySelector(arguments[0]).tBodies[0].rows]"
+        ".map(row => row.cells[arguments[1]].dataset.value)",
+        table,
+        index,
+    )
+
+
+def _sort(browser, table, index):
+    browser.execute_script(
+        "document.querySelectorAll(arguments[0] + ' th button')[arguments[1]].click()",
+        table,
+        index,
+    )
+
+
+@pytest.mark.usefixtures("trust")
+def test_a_browser_shows_the_report_and_sorts_its_table(browser, found, tmp_path):
+    write_report(found, tmp_path / "report.html")
+    browser.get((tmp_path / "report.html").as_uri())
+    assert "onerror" in browser.title
+    _require_self_contained(browser)
+    before = [float(value) for value in _column(browser, "#key-figures", 1) if value]
+    _sort(browser, "#key-figures", 1)
+    assert [float(v) for v in _column(browser, "#key-figures", 1) if v] == sorted(before)
+    _sort(browser, "#key-figures", 1)
+    assert [float(v) for v in _column(browser, "#key-figures", 1) if v] == sorted(before)[::-1]
