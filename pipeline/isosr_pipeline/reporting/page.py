@@ -40,7 +40,12 @@ def render(template: str, **content: Any) -> str:
     script = _source("sorting.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _TEMPLATES.get_template(template).render(
-        script=script, digest=digest, style=_source("style.css"), number=number, **content
+        script=script,
+        digest=digest,
+        style=_source("style.css"),
+        number=number,
+        key=sorting_key,
+        **content,
     )
 
 
@@ -49,6 +54,15 @@ def number(value: float | None) -> str:
     if value is None:
         return "–"
     return "∞" if math.isinf(value) else f"{value:.4g}"
+
+
+def sorting_key(value: float | None) -> str:
+    """Return a figure as the script that sorts tables reads it; empty: not known."""
+    if value is None or math.isnan(value):
+        return ""
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return repr(value)
 
 
 def check_page(path: Path) -> None:
