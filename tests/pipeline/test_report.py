@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import yaml
 from distributed import Client, LocalCluster
 
 from isosr_pipeline.drawing import Chart, Curve, histogram, round_length
@@ -257,3 +258,65 @@ def test_a_browser_shows_the_report_and_sorts_its_table(browser, found, tmp_path
     assert [float(v) for v in _column(browser, "#key-figures", 1) if v] == sorted(before)
     _sort(browser, "#key-figures", 1)
     assert [float(v) for v in _column(browser, "#key-figures", 1) if v] == sorted(before)[::-1]
+
+
+@pytest.fixture
+def batch(tmp_path, make_store, pair, found):
+    """Paths of brain files: evaluated, evaluated with other figures, not evaluated, damaged."""
+    files = []
+    for name, ratio in (("b#1", 0.5), ("a", 1.5), ("c", None), ("d", None)):
+        out = tmp_path / "out" / name
+        out.mkdir(parents=True)
+        if ratio is not None:
+            for kept, path in zip(("volume.zarr", "restored.zarr"), pair, strict=True):
+                shutil.copytree(path, out / kept)
+            after = found.after.model_copy(update={"axial_lateral_ratio": ratio})
+            figures = found.model_copy(update={"after": after})
+            (out / "evaluation.json").write_text(figures.model_dump_json())
+            (out / "report.html").write_text(f"<title>report of {name}</title>")
+        if name == "d":
+            (out / "evaluation.json").write_text("{")
+        files.append(tmp_path / f"{name}.yaml")
+        files[-1].write_text(yaml.safe_dump({"source": "x.tif", "output": f"out/{name}"}))
+    return files
+
+
+def test_a_browser_shows_the_index_of_a_batch_and_sorts_it(browser, batch, tmp_path, isosr, capsys):
+    index = tmp_path / "index.html"
+    gone = tmp_path / "gone.yaml"
+    assert isosr("report", *batch, gone, "--index", index) == 0
+    assert "5 brains, 2 of them evaluated" in capsys.readouterr().out
+    browser.get(index.as_uri())
+    _require_self_contained(browser)
+    assert browser.execute_script("return document.images.length") == 4
+    assert _column(browser, "#brains", 0) == ["b#1", "a", "c", "d", str(gone)]
+    states = _column(browser, "#brains", 2)
+    assert states[:3] == ["evaluated", "evaluated", "no figures yet"]
+    assert "evaluation.json can't be read" in states[3]
+    assert "gone.yaml does not exist" in states[4]
+    (ratio,) = (
+        number
+        for number, text in enumerate(
+            browser.execute_script(
+                "return [...document.querySelectorAll('#brains th')].map(th => th.textContent)"
+            )
+        )
+        if text == "axial/lateral ratio, restored"
+    )
+    # What is not known stays last.
+    for expected in (["0.5", "1.5", "", "", ""], ["1.5", "0.5", "", "", ""]):
+        _sort(browser, "#brains", ratio)
+        assert _column(browser, "#brains", ratio) == expected
+    _sort(browser, "#brains", 0)
+    assert _column(browser, "#brains", 0) == [str(gone), "a", "b#1", "c", "d"]
+    links = browser.execute_script("return [...document.links].map(link => link.href)")
+    browser.get(links[-1])
+    assert browser.title == "report of b#1"
+
+
+def test_an_index_takes_the_place_of_no_report(batch, tmp_path, isosr, capsys):
+    report = tmp_path / "out" / "a" / "report.html"
+    before = report.read_text()
+    assert isosr("report", *batch, "--index", report) == 2
+    assert "one lies in the other" in capsys.readouterr().err
+    assert report.read_text() == before
