@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import dask
@@ -118,9 +118,20 @@ def open_client(
     start_tracker()
     with dask.config.set(_WORKERS):
         started = _started(count, gpus, options)
-        with started, kept_up(started, count), Client(started) as client:
+        with _closing(started), kept_up(started, count), Client(started) as client:
             _wait_for_all(client, count)
             yield client
+
+
+@contextmanager
+def _closing(cluster: LocalCluster) -> Iterator[None]:
+    """Close a cluster of this machine in the end, whose work is done by then or has failed."""
+    try:
+        yield
+    finally:
+        # On a crowded machine workers may be slow to end. They do so with this process.
+        with suppress(TimeoutError):
+            cluster.close()
 
 
 def _started(count: int, gpus: Sequence[str] | None, options: dict[str, Any]) -> LocalCluster:

@@ -197,3 +197,17 @@ def test_a_run_ends_though_a_worker_never_takes_leave(client, monkeypatch):
     monkeypatch.setattr("isosr_cluster.runner._SECONDS_TO_TELL", 0.5)
     monkeypatch.setattr(client, "unregister_worker_plugin", lambda _name: time.sleep(60))
     assert sorted(outcome.value for outcome in run_tasks(client, abs, [-1, -2])) == [1, 2]
+
+
+def test_workers_that_are_slow_to_end_do_not_undo_what_is_done(monkeypatch):
+    close = LocalCluster.close
+
+    def closed_late(cluster, *arguments):
+        close(cluster, *arguments)
+        raise TimeoutError
+
+    monkeypatch.setattr(LocalCluster, "close", closed_late)
+    with open_client(workers=1) as client:
+        assert client.submit(len, "ab").result() == 2
+    with pytest.raises(TimeoutError, match="of the work"), open_client(workers=1):
+        raise TimeoutError("of the work")
