@@ -146,14 +146,16 @@ def check_at_slurm(chains: Sequence[Chain]) -> None:
         With SLURM's own message, naming the step.
     """
     asked: list[tuple[Site, Resources]] = []
-    sections: list[tuple[Site, str]] = []
     for chain, step in _missing(chains):
-        brain, terms = chain.entry.brain, chain.terms
-        if (one := (terms.site, resources_of(step, brain, terms.site))) not in asked:
+        terms = chain.terms
+        if (one := (terms.site, resources_of(step, chain.entry.brain, terms.site))) not in asked:
             asked.append(one)
             with _naming(chain, step):
                 commands.check(script_of(chain.entry, step, terms))
-        for section, job in jobs_of(step, brain, terms):
+    sections: list[tuple[Site, str]] = []
+    for chain, step in _missing(chains):
+        terms = chain.terms
+        for section, job in jobs_of(step, chain.entry.brain, terms):
             if (terms.site, section) not in sections:
                 sections.append((terms.site, section))
                 with _naming(chain, step):
