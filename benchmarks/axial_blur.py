@@ -13,9 +13,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from isosr_pipeline.blur.axial import FWHM_PER_SIGMA, Square, estimate
+from isosr_pipeline.blur.axial import Square, estimate
 from isosr_pipeline.blur.power_spectra import SpectralGrid
 from isosr_pipeline.simulation.volume import SCENES, Acquisition, simulate
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 LATERAL, EDGE = 1.2, 64
 

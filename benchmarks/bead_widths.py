@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, optimize
 from scipy.spatial import cKDTree
 
-FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 _Floats = NDArray[np.float64]
 # A maximum must stand out by this share of the highest one to count as a bead, or as a neighbour.

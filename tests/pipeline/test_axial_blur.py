@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from isosr_pipeline.blur.axial import FWHM_PER_SIGMA, estimate
+from isosr_pipeline.blur.axial import estimate
 from isosr_pipeline.blur.cautions import warnings
 from isosr_pipeline.blur.form import HALF_TIMES_SIGMA
 from isosr_pipeline.blur.power_spectra import SpectralGrid
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.simulation.volume import Acquisition, simulate
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 VOXEL, LATERAL = 0.5, 1.2
 SIDE, EDGE = 128, 64

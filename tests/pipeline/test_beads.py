@@ -9,9 +9,9 @@ import pytest
 import tifffile
 
 from isosr_pipeline.blur import beads as module
-from isosr_pipeline.blur.axial import FWHM_PER_SIGMA
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.tiffs import write_tiff
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 SHAPE, SIZE = (60, 90, 110), (0.4, 0.2, 0.2)
 FWHM = (2.4, 0.8, 0.9)

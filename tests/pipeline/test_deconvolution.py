@@ -10,7 +10,6 @@ import yaml
 from scipy import ndimage
 
 from isosr_models.model_folder import read_description
-from isosr_pipeline.blur.axial import FWHM_PER_SIGMA
 from isosr_pipeline.blur.deconvolution import deconvolution
 from isosr_pipeline.brain import read_brain
 from isosr_pipeline.errors import InputError, ResumeError
@@ -22,6 +21,7 @@ from isosr_pipeline.steps.train import train
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.tiffs import write_tiff
 from isosr_pipeline.training.settings import RichardsonLucySettings
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 AXIAL = RichardsonLucySettings(axial_fwhm=3.0, iterations=4)
 BOTH = RichardsonLucySettings(axial_fwhm=3.0, lateral_fwhm=1.2, iterations=4)

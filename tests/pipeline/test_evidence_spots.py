@@ -7,7 +7,6 @@ import itertools
 import numpy as np
 import pytest
 
-from isosr_pipeline.blur.axial import FWHM_PER_SIGMA
 from isosr_pipeline.blur.beads import typical_spot
 from isosr_pipeline.blur.spots import fit_section
 from isosr_pipeline.evidence.spots import (
@@ -21,6 +20,7 @@ from isosr_pipeline.evidence.spots import (
 from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.isotropic import IsotropicView, Part
 from isosr_pipeline.measuring import ReopenedVolume
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 SHAPE, STEP, SIZE = Zyx(110, 96, 100), 2.0, 0.5
 """The isotropic grid, lateral voxels from plane to plane, and µm of a lateral voxel."""

@@ -6,13 +6,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from isosr_pipeline.blur.axial import FWHM_PER_SIGMA, estimate
+from isosr_pipeline.blur.axial import estimate
 from isosr_pipeline.blur.of_stores import COUNT, describe_blur
 from isosr_pipeline.blur.power_spectra import SpectralGrid
 from isosr_pipeline.blur.subvolumes import draw_subvolumes
 from isosr_pipeline.simulation.volume import Acquisition, simulate
 from isosr_pipeline.store.metadata import StoreAttributes
 from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 TRUE = np.sqrt(3.6**2 - 1.2**2)
 """FWHM in µm of what makes the image of the truth."""

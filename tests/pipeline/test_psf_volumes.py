@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from isosr_pipeline.blur.axial import FWHM_PER_SIGMA
 from isosr_pipeline.blur.psf_volumes import PsfVolume, cleaned, read_psf
 from isosr_pipeline.blur.spots import fit_spot
 from isosr_pipeline.errors import InputError
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 SHAPE = (31, 41, 37)
 

@@ -11,8 +11,9 @@ from scipy import ndimage
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.evidence.cones import SpectrumRatio
 from isosr_pipeline.evidence.transforms import Transform
-from isosr_pipeline.simulation.optics import FWHM_PER_SIGMA, blur_along_z, blur_by_depth, excitation
+from isosr_pipeline.simulation.optics import blur_along_z, blur_by_depth, excitation
 from isosr_pipeline.simulation.volume import SCENES, Acquisition, simulate
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 SHARP = Acquisition(photons=20000, background=0)
 

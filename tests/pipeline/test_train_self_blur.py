@@ -11,7 +11,6 @@ from isosr_models.model_folder import load_restorer, read_description, read_run
 from isosr_models.self_blur import SelfBlur
 from isosr_models.slices import SliceRestorer
 from isosr_pipeline.blur import residual as residual_blur
-from isosr_pipeline.blur.axial import FWHM_PER_SIGMA
 from isosr_pipeline.blur.residual import describe_residual_blur, find_residual_blur
 from isosr_pipeline.errors import InputError, InterruptedRunError, ResumeError
 from isosr_pipeline.progress import SilentReporter
@@ -19,6 +18,7 @@ from isosr_pipeline.simulation.volume import Acquisition, simulate
 from isosr_pipeline.steps.train import train
 from isosr_pipeline.training.recording import LOSSES
 from isosr_pipeline.training.settings import SelfBlurSettings, TrainSettings
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 SMALL = SelfBlurSettings(
     width=2, crop=(16, 32, 32), batch=2, planes=2, iterations=6, device="cpu", preview_every=0

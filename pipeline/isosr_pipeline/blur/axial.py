@@ -22,7 +22,6 @@ from isosr_pipeline.blur.form import FreeForm, Point, free_form, measured_points
 from isosr_pipeline.blur.pooling import Pool, jackknife_covariance
 from isosr_pipeline.blur.power_spectra import BAND, Floats, SpectralGrid
 
-FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 CONFIDENT = 1.96
 """Standard errors on each side of an interval of 95 %."""
 

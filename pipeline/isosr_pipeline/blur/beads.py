@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from isosr_pipeline.blur.axial import FWHM_PER_SIGMA
 from isosr_pipeline.blur.psf_volumes import border_of, sampling
 from isosr_pipeline.blur.spots import Spot, fit_spot
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box, Zyx, blocks
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 _Floats = NDArray[np.float64]
 

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from isosr_models.richardson_lucy import RichardsonLucy
-from isosr_pipeline.blur.axial import FWHM_PER_SIGMA
 from isosr_pipeline.blur.psf_volumes import PsfVolume, read_psf
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import AXES
 from isosr_pipeline.training.settings import RichardsonLucySettings
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 _Floats = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from isosr_pipeline.blur.axial import FWHM_PER_SIGMA, AxialBlur, Square, estimate
+from isosr_pipeline.blur.axial import AxialBlur, Square, estimate
 from isosr_pipeline.blur.cautions import NOTHING, warnings
 from isosr_pipeline.blur.depth import Stratum
 from isosr_pipeline.blur.form import Point
@@ -18,6 +18,7 @@ from isosr_pipeline.errors import InputError, OutputExistsError
 from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.paths import check_creatable, creating, partial_path
 from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 EDGE, COUNT = 64, 64
 """Lateral voxels along a sub-volume, and how many are drawn."""

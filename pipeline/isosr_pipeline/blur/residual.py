@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from isosr_models.configs import Degradation
 from isosr_models.errors import ModelFormatError
 from isosr_models.model_folder import read_description, read_run
-from isosr_pipeline.blur.axial import CONFIDENT, FWHM_PER_SIGMA
+from isosr_pipeline.blur.axial import CONFIDENT
 from isosr_pipeline.blur.noise import NoiseModel, estimate_noise
 from isosr_pipeline.blur.of_stores import (
     COUNT,
@@ -29,6 +29,7 @@ from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.training.resuming import TOLD
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 LEAST_SIGMA = 0.3
 """Of a blur that can be undone, in lateral voxels, where planes lie as close as voxels."""

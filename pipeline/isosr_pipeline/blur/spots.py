@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from isosr_pipeline.blur.axial import FWHM_PER_SIGMA
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 _Floats = NDArray[np.float64]
 

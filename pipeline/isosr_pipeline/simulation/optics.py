@@ -12,8 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from isosr_pipeline.simulation.scenes.fields import Field, Floats, Rng, blur
-
-FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 _SHADOWS_PER_UM2 = 0.02
 _SHADOW_SIGMA_UM = (0.6, 2.5)

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from isosr_pipeline.blur.axial import FWHM_PER_SIGMA
 from isosr_pipeline.blur.beads import find_beads
 from isosr_pipeline.blur.spots import fit_spot
 from isosr_pipeline.errors import InputError
@@ -17,6 +16,7 @@ from isosr_pipeline.settings import VoxelSize
 from isosr_pipeline.sources import SelectedSource, open_source, split_location
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.tiffs import check_tiff, write_tiff
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 _VOXEL_SIZE: TypeAdapter[tuple[float, float, float]] = TypeAdapter(VoxelSize)
 

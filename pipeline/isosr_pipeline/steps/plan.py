@@ -24,7 +24,8 @@ from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.progress import Reporter, SilentReporter, byte_count
 from isosr_pipeline.restoring.fitting import Fit, ask_workers, choose_precision, memory_of_block
-from isosr_pipeline.restoring.models import architecture_of, load, untrained
+from isosr_pipeline.restoring.intended import architecture_of
+from isosr_pipeline.restoring.models import load, untrained
 from isosr_pipeline.restoring.redundancy import BlockGrid, block_grid
 from isosr_pipeline.restoring.restoration import Outline, outlined, statistics_of
 from isosr_pipeline.restoring.restoration import prepare as prepare_restoration

@@ -20,7 +20,7 @@ from isosr_pipeline.errors import MissingInputError
 from isosr_pipeline.evidence.results import Evaluation
 from isosr_pipeline.leading import leading
 from isosr_pipeline.progress import Reporter, SilentReporter
-from isosr_pipeline.restoring.models import architecture_of
+from isosr_pipeline.restoring.intended import architecture_of
 from isosr_pipeline.restoring.restoration import check_restoring
 from isosr_pipeline.settings import Device, TrustSettings
 from isosr_pipeline.site_files import device_on, is_site_file, read_site

@@ -14,7 +14,6 @@ from isosr_cluster.asking import ask_all
 from isosr_models.errors import ModelFormatError
 from isosr_models.model_folder import read_description, read_run
 from isosr_models.reblurring import Reblur, kernel_reblur, load_reblur
-from isosr_pipeline.blur.axial import FWHM_PER_SIGMA
 from isosr_pipeline.blur.deconvolution import gaussian
 from isosr_pipeline.blur.residual import is_of_self_blur, recorded_blur
 from isosr_pipeline.devices import choose_device
@@ -22,6 +21,7 @@ from isosr_pipeline.errors import InputError
 from isosr_pipeline.restoring.fitting import Fit, least_of, measured_fit
 from isosr_pipeline.restoring.models import IDENTITY
 from isosr_pipeline.settings import Device
+from isosr_pipeline.widths import FWHM_PER_SIGMA
 
 _REMEDY = "give the FWHM in µm of the blur beyond the lateral one with --axial-fwhm"
 _LONGEST = 512
