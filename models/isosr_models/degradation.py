@@ -64,26 +64,58 @@ def degrade(
     Pair
         Its random numbers are torch's, drawn in the memory of the processor.
     """
-    device, length = planes.device, planes.shape[1]
-    sigma = sigma.clamp(min=_LEAST_SIGMA).to(device)
-    count = math.ceil((length - 1) / z_step) + 2
-    at = phase.to(device)[:, None] + (torch.arange(count, device=device) - 1) * z_step
-    sampling = _sampling(at, sigma, length)
-    scale = gain.to(device)[:, None, None]
+    at, sampling, scale = _acquisition(planes, sigma, phase, z_step, gain)
+    count = at.shape[1]
     samples = sampling @ planes
-    white = torch.randn(len(planes), 2 * count, planes.shape[2]).to(device)
-    added, opposite = _filtered(white, _kept_power(sigma, z_step, 2 * count))
+    white = torch.randn(len(planes), 2 * count, planes.shape[2]).to(planes.device)
+    added, opposite = _filtered(white, _kept_power(sigma.to(planes.device), z_step, 2 * count))
     # What planes have themselves, after the gain, and what planes of such intensities have.
     own = scale**2 * noise.variance(samples)
     due = noise.variance(scale * samples).sqrt()
     blurred = scale * samples + due * added[:, :count]
     ratio = torch.where(due > 0, own / due, torch.zeros_like(due))
     sharp = scale * planes - sampling.transpose(1, 2) @ (ratio * opposite[:, :count])
-    return Pair((_interpolation(at, length) @ blurred)[:, None], sharp[:, None])
+    return Pair((_interpolation(at, planes.shape[1]) @ blurred)[:, None], sharp[:, None])
+
+
+def degrade_clean(
+    planes: Tensor, sigma: Tensor, phase: Tensor, z_step: float, noise: Noise, gain: Tensor
+) -> Pair:
+    """Blur and sample planes as `degrade` does, where they have no noise of their own.
+
+    Parameters
+    ----------
+    planes, sigma, phase, z_step, gain
+        See `degrade`.
+    noise : Noise
+        Of measured planes.
+
+    Returns
+    -------
+    Pair
+        The sharp planes are those given, but for the gain.
+    """
+    at, sampling, scale = _acquisition(planes, sigma, phase, z_step, gain)
+    samples = sampling @ (scale * planes)
+    white = torch.randn(samples.shape).to(planes.device)
+    blurred = samples + noise.variance(samples).sqrt() * white
+    sharp = scale * planes
+    return Pair((_interpolation(at, planes.shape[1]) @ blurred)[:, None], sharp[:, None])
+
+
+def _acquisition(
+    planes: Tensor, sigma: Tensor, phase: Tensor, z_step: float, gain: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where samples lie, what weighs voxels for them, and the gain, for all planes."""
+    device, length = planes.device, planes.shape[1]
+    count = math.ceil((length - 1) / z_step) + 2
+    at = phase.to(device)[:, None] + (torch.arange(count, device=device) - 1) * z_step
+    return at, _sampling(at, sigma.to(device), length), gain.to(device)[:, None, None]
 
 
 def _sampling(at: Tensor, sigma: Tensor, length: int) -> Tensor:
     """Return (n, samples, length): Gaussian means at places, of rows mirrored at their ends."""
+    sigma = sigma.clamp(min=_LEAST_SIGMA)
     voxels = torch.arange(-length, 2 * length, device=at.device)
     distance = (at[:, :, None] - voxels) / sigma[:, None, None]
     weights = torch.exp(-0.5 * distance**2) * (distance.abs() < _REACH)
@@ -102,6 +134,7 @@ def _interpolation(at: Tensor, length: int) -> Tensor:
 
 def _kept_power(sigma: Tensor, z_step: float, count: int) -> Tensor:
     """Return (n, frequencies): the power of white noise after blur and sampling, aliases too."""
+    sigma = sigma.clamp(min=_LEAST_SIGMA)
     f = torch.fft.rfftfreq(count, device=sigma.device)
     aliases = torch.arange(-_ALIASES, _ALIASES + 1, device=sigma.device)
     frequency = (f[:, None] + aliases) / z_step

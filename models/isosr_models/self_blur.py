@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from isosr_models.configs import Degradation, SelfBlurConfig
-from isosr_models.degradation import Noise, Pair, degrade
+from isosr_models.degradation import Noise, Pair, degrade, degrade_clean
 from isosr_models.execution import Execution
 from isosr_models.objective import Contrast, Unnormalised
+from isosr_models.restored_planes import RestoredPlanes
 from isosr_models.slices import SliceNetwork
 from isosr_models.unet2d import UNet2d
 
@@ -27,10 +28,15 @@ _PHASES = 1000
 _LEAST_SQUARE = 0.1
 _FALLING = 1 / 3
 _LOWEST_RATE = 0.01
+_FROM_RESTORED = 0.5
+"""Share of a training after which it learns from crops that it has restored itself."""
 
 
 class SelfBlur(Unnormalised):
     """Trains a 2D network, supervised, on lateral planes and what `degrade` makes of them.
+
+    In the second half, lateral planes are those of crops that the network has restored; see
+    `isosr_models.restored_planes`.
 
     Parameters
     ----------
@@ -54,17 +60,22 @@ class SelfBlur(Unnormalised):
         self._network = SliceNetwork(UNet2d(config.width)).to(device)
         # A step takes a tenth to a quarter less time.
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._share = 0.0
+        self._planes = RestoredPlanes()
         self._seen: tuple[Tensor, Tensor] | None = None
         self._adam = torch.optim.Adam(self._network.parameters(), lr=config.learning_rate)
 
     def set_share(self, share: float) -> None:
-        """Set the learning rate, which falls in a straight line in the last third of a training.
+        """Set what is learned from, and the learning rate.
+
+        The rate falls in a straight line in the last third of a training.
 
         Parameters
         ----------
         share : float
             Of the training that has been done: 0 to 1.
         """
+        self._share = share
         left = min(1.0, (1.0 - share) / _FALLING)
         for group in self._adam.param_groups:
             group["lr"] = self.config.learning_rate * max(_LOWEST_RATE, left)
@@ -94,18 +105,42 @@ class SelfBlur(Unnormalised):
     def _draw(self, crops: Tensor) -> Pair:
         """Draw planes, along which axis they are blurred, and how."""
         known, count = self.degradation, len(crops) * self.config.planes
-        depths = torch.randint(crops.shape[1], (count,))
         along_x = torch.rand(count) < 0.5
         squares = torch.where(along_x, known.square_x, known.square_y)
         squares = squares + known.error * torch.randn(count)
         phase = torch.randint(_PHASES, (count,)) % self.z_step
         gain = torch.exp(torch.empty(count).uniform_(*map(math.log, _GAINS)))
-        planes = crops[torch.arange(count) // self.config.planes, depths]
+        if self._share < _FROM_RESTORED:
+            make, planes = degrade, self._measured(crops)
+        else:
+            make, planes = degrade_clean, self._restored(crops, count)
         turned = along_x[:, None, None].to(planes.device)
         planes = torch.where(turned, planes.transpose(1, 2), planes)
         noise = Noise(known.noise_gain, known.noise_floor)
         sigma = squares.clamp(min=_LEAST_SQUARE).sqrt()
-        return degrade(planes, sigma, phase, self.z_step, noise, gain)
+        return make(planes, sigma, phase, self.z_step, noise, gain)
+
+    def _measured(self, crops: Tensor) -> Tensor:
+        """Draw lateral planes of all crops."""
+        of = torch.arange(len(crops)).repeat_interleave(self.config.planes)
+        return crops[of, torch.randint(crops.shape[1], (len(of),))]
+
+    def _restored(self, crops: Tensor, count: int) -> Tensor:
+        """Draw lateral planes of crops that were restored, and restore one more now and then."""
+        # A crop's slices are restored for a third of the time that steps take until the next one.
+        if not len(self._planes):
+            self._add(crops)
+        elif torch.rand(()) < count / (2 * crops.shape[1]):
+            self._add(crops[:1])
+        return self._planes.draw(count).to(crops.device)
+
+    @torch.no_grad()
+    def _add(self, crops: Tensor) -> None:
+        depth = crops.shape[1] // self._network.stride * self._network.stride
+        for crop in crops[:, :depth]:
+            with self.execution.autocast():
+                restored = self._network(crop[None, None])
+            self._planes.add(restored[0, 0].float())
 
     @property
     def restorer(self) -> SliceNetwork:
@@ -126,7 +161,7 @@ class SelfBlur(Unnormalised):
 
     def modules(self) -> dict[str, nn.Module]:
         """Return all that has a state, for a checkpoint."""
-        return {"generator": self._network}
+        return {"generator": self._network, "planes": self._planes}
 
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the optimiser, for a checkpoint."""

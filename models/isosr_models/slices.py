@@ -17,8 +17,8 @@ from isosr_models.restorers import Lengths
 from isosr_models.unpadded import Keep
 from isosr_models.volume_network import VolumeNetwork
 
-_PIXELS_AT_ONCE = 2**18
-"""Of slices that are restored together: enough to be quick, and little memory."""
+_PIXELS_AT_ONCE = {"cpu": 2**15, "cuda": 2**18}
+"""Of slices that are restored together: what caches of a processor hold, and what fills a GPU."""
 
 _LOADED = 150 * 2**20
 
@@ -71,7 +71,7 @@ class SliceNetwork(VolumeNetwork):
         restored = torch.zeros_like(volume)
         for axis in (1, 2):
             slices = volume.movedim(axis, 0)[:, None]
-            at_once = max(1, _PIXELS_AT_ONCE // slices[0].numel())
+            at_once = max(1, _PIXELS_AT_ONCE[volume.device.type] // slices[0].numel())
             planes = torch.cat([self.plane(some) for some in torch.split(slices, at_once)])
             restored = restored + planes[:, 0].movedim(0, axis)
         return restored / 2
@@ -105,7 +105,7 @@ class SliceRestorer:
     def memory(self, kept: Lengths, read: Lengths) -> int:
         """Return what the slices that are restored together take, and the block; see `Restorer`."""
         largest = max(read[0] * read[1], read[0] * read[2])
-        together = max(largest, _PIXELS_AT_ONCE)
+        together = max(largest, _PIXELS_AT_ONCE[self.device.type])
         volumes = 4 * math.prod(read) + 8 * math.prod(kept)
         return int(_LOADED + 16 * self._width * together + volumes)
 
@@ -126,7 +126,8 @@ class SliceRestorer:
         volume = block.to(self.device)[0, 0]
         restored = torch.zeros([part.stop - part.start for part in keep], device=self.device)
         for axis in (1, 2):
-            for chosen in _batches(keep[axis], volume.shape[0] * volume.shape[3 - axis]):
+            pixels = volume.shape[0] * volume.shape[3 - axis]
+            for chosen in _batches(keep[axis], pixels, self.device):
                 slices = volume.movedim(axis, 0)[chosen]
                 result = self._planes(slices, keep[0], keep[3 - axis])
                 first = chosen.start - keep[axis].start
@@ -140,9 +141,9 @@ class SliceRestorer:
         return restored[:, 0, rows, columns].float()
 
 
-def _batches(wanted: slice, pixels: int) -> Iterator[slice]:
+def _batches(wanted: slice, pixels: int, device: torch.device) -> Iterator[slice]:
     """Cut a range of slices into as many as are restored together."""
-    count = max(1, _PIXELS_AT_ONCE // pixels)
+    count = max(1, _PIXELS_AT_ONCE[device.type] // pixels)
     edges = [*range(wanted.start, wanted.stop, count), wanted.stop]
     return (slice(a, b) for a, b in itertools.pairwise(edges))
 

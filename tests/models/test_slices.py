@@ -86,7 +86,7 @@ def test_any_part_of_any_block_equals_the_whole(network, start, length, at_once)
     block = volume[:, :, *(slice(a, b) for a, b in zip(first, last, strict=True))]
     keep = tuple(slice(a - f, b - f) for a, b, f in zip(start, stop, first, strict=True))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slices, "_PIXELS_AT_ONCE", at_once)
+        patch.setitem(slices._PIXELS_AT_ONCE, "cpu", at_once)
         found = SliceRestorer(network, CPU)(block, keep)
     wanted = whole[:, :, *(slice(a, b) for a, b in zip(start, stop, strict=True))]
     assert found.shape == wanted.shape
