@@ -28,6 +28,7 @@ METHODS = {
     "input": "identity",
     "richardson-lucy": "richardson-lucy",
     "richardson-lucy-axial": "richardson-lucy",
+    "richardson-lucy-full": "richardson-lucy",
     "ot-cyclegan": "ot-cyclegan",
     "self-net": "self-net",
     "self-blur": "self-blur",
@@ -216,8 +217,9 @@ def training(plan: Plan, scene: str, case: str, name: str) -> list[str]:
         return []
     lateral, axial, residual = widths(scene, case)
     options: list[object] = ["--method", method]
-    if name == "richardson-lucy":
+    if name in ("richardson-lucy", "richardson-lucy-full"):
         options += ["--lateral-fwhm", lateral, "--axial-fwhm", axial]
+        options += ["--resolution", "full"] if name == "richardson-lucy-full" else []
     elif name in ("richardson-lucy-axial", "upper-bound"):
         options += ["--axial-fwhm", f"{residual:.4f}"]
     if method != "richardson-lucy":

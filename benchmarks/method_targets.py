@@ -48,8 +48,8 @@ def _row(name: str) -> Callable[[Rows, str, str], Row | None]:
     return lambda rows, scene, case: rows.get((scene, case, name))
 
 
-def _better_lucy(rows: Rows, scene: str, case: str) -> Row | None:
-    names = ("richardson-lucy", "richardson-lucy-axial")
+def _best_lucy(rows: Rows, scene: str, case: str) -> Row | None:
+    names = ("richardson-lucy", "richardson-lucy-axial", "richardson-lucy-full")
     found = [row for name in names if (row := rows.get((scene, case, name)))]
     return max(found, key=lambda row: row.scores.psnr_db, default=None)
 
@@ -90,8 +90,11 @@ _TARGETS: dict[str, Callable[[Rows, str, str], Finding | None]] = {
     f"beads restored by self-blur are as wide across as in the input, within {_UNCHANGED:.0%}": (
         _unchanged
     ),
-    f"self-blur gains at least {_GAIN_DB:g} dB over the better richardson-lucy": _against(
-        "self-blur", _better_lucy, _GAIN_DB
+    f"self-blur gains at least {_GAIN_DB:g} dB over richardson-lucy as papers use it (full)": (
+        _against("self-blur", _row("richardson-lucy-full"), _GAIN_DB)
+    ),
+    f"self-blur gains at least {_GAIN_DB:g} dB over the best richardson-lucy": _against(
+        "self-blur", _best_lucy, _GAIN_DB
     ),
     f"self-net gains at least {_CLEARLY_DB:g} dB over the input": _against(
         "self-net", _row("input"), _CLEARLY_DB

@@ -7,8 +7,9 @@ the same command goes on where it was stopped. Prints a table in Markdown and wh
 are met.
 
 richardson-lucy knows the whole PSF, and gives its result the resolution of the planes;
-richardson-lucy-axial undoes what the PSF is wider along z, and leaves planes as they are; the upper
-bound is self-blur that is told the true blur.
+richardson-lucy-axial undoes what the PSF is wider along z, and leaves planes as they are;
+richardson-lucy-full is left as the iterations leave it, the way papers use it; the upper bound is
+self-blur that is told the true blur.
 """
 
 from __future__ import annotations
