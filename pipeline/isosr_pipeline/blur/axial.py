@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from isosr_pipeline.blur.depth import DepthTest, Stratum, test_depth
 from isosr_pipeline.blur.fit import DEPENDENCE, SCALE, BlurFit, gaussian_and_directions, of_form
@@ -239,7 +239,7 @@ def _errors(fit: BlurFit, b: Floats, pool: Pool, weights: Floats) -> Floats:
         return np.asarray(errors)
     figures = pool.jackknifed(lambda p, n: weights @ of_form(fit.fit(p, n, b)))
     # As wide for few sub-volumes as Student's distribution is.
-    few = stats.t.ppf(stats.norm.cdf(CONFIDENT), len(pool) - 1) / CONFIDENT
+    few = special.stdtrit(len(pool) - 1, special.ndtr(CONFIDENT)) / CONFIDENT
     return np.maximum(errors, few * np.sqrt(np.diagonal(jackknife_covariance(figures))))
 
 
@@ -292,7 +292,7 @@ def _plane(fit: BlurFit, b: Floats, pool: Pool) -> Lateral:
         covariance = jackknife_covariance(figures)
     distance = float(np.array([a, c]) @ np.linalg.pinv(covariance) @ np.array([a, c]))
     angle = 0.5 * math.degrees(math.atan2(2 * c, -a)) % 180
-    return Lateral(math.exp(min(size, 50.0)), angle, float(stats.chi2.sf(distance, 2)))
+    return Lateral(math.exp(min(size, 50.0)), angle, float(special.chdtrc(2, max(distance, 0.0))))
 
 
 def _depth(fit: BlurFit, b: Floats, pool: Pool, at: Floats, each: _Each) -> DepthTest:

@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from isosr_pipeline.blur.power_spectra import Floats
 
@@ -92,6 +91,9 @@ def test_depth(
     wanted = min(_STRATA, len(depth) // _FEWEST, int(apart / (0.5 * thickness)) + 1)
     if wanted < 2:
         return DepthTest("unknown", 1.0, ())
+    # It takes half a second to import, which processes of a training should not wait for.
+    from scipy import stats
+
     inner = np.quantile(depth, np.arange(1, wanted) / wanted)
     number = np.searchsorted(inner, at, side="left")
     groups = [told & (number == k) for k in range(wanted)]

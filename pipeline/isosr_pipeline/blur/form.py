@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from isosr_pipeline.blur.fit import DEPENDENCE, SCALE, BlurFit, Columns, of_form
 from isosr_pipeline.blur.pooling import Pool, jackknife_covariance
@@ -83,11 +83,11 @@ def free_form(fit: BlurFit, b: Floats, pool: Pool, square: float, top: float) ->
     found = free.fit_with_leakage(*pool.mean)
     away = of_form(found)
     covariance = jackknife_covariance(pool.jackknifed(lambda p, n: of_form(free.fit(p, n, found))))
-    distance = float(away @ np.linalg.pinv(covariance, hermitian=True) @ away)
+    distance = max(0.0, float(away @ np.linalg.pinv(covariance, hermitian=True) @ away))
     # Hotelling's test: a covariance from few sub-volumes is uncertain itself.
     count = len(pool)
     ratio = distance * (count - pieces) / (pieces * (count - 1))
-    probability = float(stats.f.sf(ratio, pieces, count - pieces))
+    probability = float(special.fdtrc(pieces, count - pieces, ratio))
     return _made(knots, away, np.sqrt(np.diagonal(covariance)), square, probability)
 
 
