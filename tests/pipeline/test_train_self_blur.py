@@ -15,6 +15,8 @@ from isosr_pipeline.blur.residual import describe_residual_blur, find_residual_b
 from isosr_pipeline.errors import InputError, InterruptedRunError, ResumeError
 from isosr_pipeline.progress import SilentReporter
 from isosr_pipeline.simulation.volume import Acquisition, simulate
+from isosr_pipeline.settings import RestoreSettings
+from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.train import train
 from isosr_pipeline.training.recording import LOSSES
 from isosr_pipeline.training.settings import SelfBlurSettings, TrainSettings
@@ -176,23 +178,23 @@ def test_only_its_own_parameters_are_known(isosr, store, tmp_path, capsys):
         TrainSettings(axial_fwhm=3.0)
 
 
-def test_it_restores_undersampled_volumes_too(isosr, make_store, tmp_path, image):
+def test_it_restores_undersampled_volumes_too(cluster, make_store, tmp_path, image):
     """Of planes three voxels apart; in blocks as at once, to float rounding."""
-    store = make_store(image[::3], voxel_size=(1.5, 0.5, 0.5)).path
+    given = image[:60:3, :48, :48]
+    store = make_store(given, voxel_size=(1.5, 0.5, 0.5)).path
     model = tmp_path / "model"
-    options = ["--method", "self-blur", "--width", 4, "--crop", "16,32,32", "--iterations", 8]
-    assert isosr("train", store, model, *options, "--learning-rate", "0.003") == 0
-    restorer = load_restorer(model)
-    assert isinstance(restorer, SliceRestorer)
+    change = {"width": 4, "iterations": 8, "learning_rate": 0.003, "axial_fwhm": TRUE}
+    train([store], model, SMALL.model_copy(update=change))
+    assert isinstance(load_restorer(model), SliceRestorer)
     outs = []
     for block in (24, 64):
         out = tmp_path / f"out{block}.zarr"
-        small = ["--block", block, "--precision", 32, "--shard", 32, "--chunk", 16]
-        assert isosr("restore", store, model, out, *small, "--workers", 1) == 0
+        cut = {"block": block, "precision": "32", "shard": (32, 32, 32), "chunk": (16, 16, 16)}
+        restore(store, str(model), out, RestoreSettings(**cut), cluster)
         outs.append(_whole(out))
-    assert outs[0].shape == (94, 80, 80)
+    assert outs[0].shape == (58, 48, 48)
     assert np.abs(outs[0].astype(int) - outs[1]).max() <= 1
-    smooth = ndimage.zoom(image[::3].astype(float), (94 / 32, 1, 1), order=1)
+    smooth = ndimage.zoom(given.astype(float), (58 / 20, 1, 1), order=1)
     assert np.abs(outs[0] - smooth).mean() > 0.1
 
 
@@ -211,3 +213,6 @@ def test_two_processes_train_together(store, tmp_path):
     description = read_description(tmp_path / "model")
     assert description.training["iterations"] == 6
     assert description.training["run"]["processes"] == 2
+    losses = np.loadtxt(tmp_path / "model" / LOSSES, delimiter=",", skiprows=1)
+    assert np.isfinite(losses).all()
+    load_restorer(tmp_path / "model")
