@@ -15,8 +15,8 @@ from distributed.client import ClosedClientError
 
 from isosr_cluster.bundles import Bundle, Done, Pace
 from isosr_cluster.errors import ClusterLostError, NotDoneError
+from isosr_cluster.held_function import call
 from isosr_cluster.patience import patience
-from isosr_cluster.worker_job import call
 
 Item = TypeVar("Item")
 
@@ -65,7 +65,7 @@ class Flight(Generic[Item]):
     ----------
     client : distributed.Client
     job : str
-        Name of a `WorkerJob` that the workers have.
+        Name of a `HeldFunction` that the workers have.
     way_on : str
         What is kept, and how to go on, where the cluster is lost.
 

@@ -19,7 +19,7 @@ from distributed.client import ClosedClientError
 from isosr_cluster.asking import within
 from isosr_cluster.errors import ClusterLostError, NotDoneError, TaskTimeoutError, WorkerDiedError
 from isosr_cluster.flight import Flight, Item, Trial
-from isosr_cluster.worker_job import WorkerJob
+from isosr_cluster.held_function import HeldFunction
 
 Value = TypeVar("Value")
 
@@ -106,7 +106,7 @@ def run_tasks(
         When the scheduler is gone.
     """
     job = f"isosr-{uuid.uuid4().hex}"
-    _register(client, WorkerJob(job, function, timeout), way_on)
+    _register(client, HeldFunction(job, function, timeout), way_on)
     flight: Flight[Item] = Flight(client, job, way_on)
     agenda = _Agenda(items, waits, timeout, may_pass)
     try:
@@ -124,7 +124,7 @@ def run_tasks(
             within(_SECONDS_TO_TELL, lambda: client.unregister_worker_plugin(job))
 
 
-def _register(client: Client, job: WorkerJob, way_on: str) -> None:
+def _register(client: Client, job: HeldFunction, way_on: str) -> None:
     """Give a job to the workers; one that dies at this moment fails the call for all."""
     reason: OSError | None = None
     for wait in (0.0, *WAITS):

@@ -14,8 +14,8 @@ from isosr_pipeline.blur import residual as residual_blur
 from isosr_pipeline.blur.residual import describe_residual_blur, find_residual_blur
 from isosr_pipeline.errors import InputError, InterruptedRunError, ResumeError
 from isosr_pipeline.progress import SilentReporter
-from isosr_pipeline.simulation.volume import Acquisition, simulate
 from isosr_pipeline.settings import RestoreSettings
+from isosr_pipeline.simulation.volume import Acquisition, simulate
 from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.train import train
 from isosr_pipeline.training.recording import LOSSES

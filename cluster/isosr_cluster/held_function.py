@@ -1,4 +1,4 @@
-"""What runs on a worker: the function of a job, and a watchdog over each of its calls."""
+"""A function that workers hold for a run of tasks, and a watchdog over each of its calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SECONDS_TOO_EARLY = 1.0
 """So much sooner the process may end: to set the timer for each short call takes longer than it."""
 
 
-class WorkerJob(WorkerPlugin):  # type: ignore[misc] # distributed is untyped
+class HeldFunction(WorkerPlugin):  # type: ignore[misc] # distributed is untyped
     """Holds a function on every worker, those that join later too.
 
     Parameters
