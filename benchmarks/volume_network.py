@@ -136,8 +136,8 @@ def draw_block(volume: Tensor, known: Degradation, make: Callable[..., Pair]) ->
 def shares(seconds: float) -> Iterator[float]:
     """Yield the share of some CPU time that is used up, until all is."""
     begin = time.process_time()
-    while (share := (time.process_time() - begin) / seconds) < 1:
-        yield share
+    while (used := time.process_time() - begin) < seconds:
+        yield used / seconds
 
 
 def train_slices(name: str, case: Case, seconds: float) -> Trained:
