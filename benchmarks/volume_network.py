@@ -10,7 +10,7 @@ for the same CPU time with one thread:
   blurred along y or x. The 2D network has a quarter of the time, to its end;
 - 3D, measured: the same U-Net on blocks of the volume as it was measured.
 
-Prints the table of docs/method.md. How many steps fit depends on the machine, and so do results.
+Prints a table. How many steps fit depends on the machine, and so do results.
 """
 
 from __future__ import annotations
