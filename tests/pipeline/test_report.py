@@ -20,10 +20,13 @@ from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.reporting.cautions import cautions
 from isosr_pipeline.reporting.pair import open_pair
 from isosr_pipeline.reporting.planes import brightest_place, coarse_levels, projections, slices
-from isosr_pipeline.reporting.trust_map import open_trust, trust_path
+from isosr_pipeline.reporting.trust_map import open_trust
 from isosr_pipeline.settings import EvaluateSettings
 from isosr_pipeline.steps.evaluate import evaluate
 from isosr_pipeline.steps.report import check_report, write_report
+from isosr_pipeline.store.metadata import Provenance, StoreAttributes
+from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.trust.beside import map_beside
 
 SHAPE = (48, 56, 52)
 BRIGHTEST = (30, 14, 36)
@@ -59,7 +62,7 @@ def trust(make_store, pair):
     scores = np.zeros((12, 14, 13), np.float32)
     scores[FLAGGED] = 9
     path = make_store(scores, voxel_size=(4, 4, 4)).path
-    path.rename(trust_path(pair[1]))
+    path.rename(map_beside(pair[1]))
 
 
 @pytest.fixture
@@ -133,6 +136,25 @@ def test_pictures_show_the_same_places(pair):
         assert red.min(axis=0).tolist() == first
         assert len(red) == 4 * 4
         assert (drawn[tuple(red[0])][:3] == (230, 40, 20)).all()
+
+
+@pytest.mark.usefixtures("trust")
+def test_a_trust_map_of_another_restoration_is_left_out(pair):
+    opened = open_pair(*pair, 0)
+    path = map_beside(pair[1])
+    ids = {"source_id": opened.made.identity, "measured_id": opened.measured.identity}
+    for given, message in (
+        (ids, None),
+        ({**ids, "source_id": "earlier"}, "of an earlier or another restoration"),
+        ({**ids, "measured_id": "other"}, "told from another volume"),
+    ):
+        step = Provenance(step="trust", source=str(pair[1]), parameters=given, versions={})
+        Volume(path, writable=True).update(StoreAttributes(complete=True, history=[step]))
+        if message is None:
+            assert open_trust(opened) is not None
+            continue
+        with pytest.raises(InputError, match=message):
+            open_trust(opened)
 
 
 def test_levels_that_are_read_are_small(make_store):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import os
@@ -15,8 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isosr_pipeline.errors import InputError
+from isosr_pipeline.steps.view import remarks
+from isosr_pipeline.store.metadata import Provenance, StoreAttributes
+from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.trust.beside import map_beside
 from isosr_pipeline.viewing.byte_ranges import UnsatisfiableRange, parse_range
-from isosr_pipeline.viewing.layers import open_scene, trust_beside
+from isosr_pipeline.viewing.layers import open_scene
 from isosr_pipeline.viewing.napari_window import napari_layers
 from isosr_pipeline.viewing.server import ViewServer
 from isosr_pipeline.viewing.state import neuroglancer_state
@@ -190,7 +195,7 @@ def test_the_trust_map_beside_the_restored_volume_is_found(make_store, pair):
     made = make_store(cells, voxel_size=(4, 4, 4)).path
     assert open_scene(*pair, None).trust is None
     assert open_scene(*pair, made).trust.volume.path == made
-    beside = trust_beside(pair[1])
+    beside = map_beside(pair[1])
     assert beside.name == f"{pair[1].stem}.trust.zarr"
     made.rename(beside)
     scene = open_scene(*pair, None)
@@ -198,6 +203,23 @@ def test_the_trust_map_beside_the_restored_volume_is_found(make_store, pair):
     *_, layer = neuroglancer_state(scene, "http://here/stores", "over")["layers"]
     assert layer["name"] == "trust"
     assert layer["shaderControls"]["doubt"]["range"] == pytest.approx([0, 7.5], rel=1e-3)
+
+
+def test_a_trust_map_of_another_restoration_is_not_shown(make_store, pair):
+    restored = Volume(pair[1])
+    map_of = functools.partial(Provenance, step="trust", source=str(pair[1]), versions={})
+    trust = make_store(np.zeros((12, 10, 9), np.float32), voxel_size=(4, 4, 4))
+    beside = map_beside(pair[1])
+    trust.path.rename(beside)
+    for made, is_shown in ((restored.identity, True), ("an earlier one", False)):
+        history = [map_of(parameters={"source_id": made})]
+        Volume(beside, writable=True).update(StoreAttributes(complete=True, history=history))
+        scene = open_scene(*pair, None)
+        assert (scene.trust is not None) is is_shown
+        assert len(remarks(scene)) == (not is_shown)
+    assert "make it again: isosr-pipeline trust" in remarks(scene)[0]
+    with pytest.raises(InputError, match="another restoration"):
+        open_scene(*pair, beside)
 
 
 def test_channels_are_layers_with_names_of_their_own(make_store, noise):

@@ -66,10 +66,13 @@ def _has_screen() -> bool:
     )
 
 
-def unfinished(scene: Scene) -> list[str]:
-    """Say which of the volumes are still being filled; lines of text."""
+def remarks(scene: Scene) -> list[str]:
+    """Say what is not shown, and which volumes are still being filled; lines of text."""
     return [
-        f"{layer.volume.path} is not complete: what is not there yet is shown as zero"
-        for layer in scene.layers
-        if layer.volume.attributes is not None and not layer.volume.attributes.complete
+        *scene.notes,
+        *(
+            f"{layer.volume.path} is not complete: what is not there yet is shown as zero"
+            for layer in scene.layers
+            if layer.volume.attributes is not None and not layer.volume.attributes.complete
+        ),
     ]
