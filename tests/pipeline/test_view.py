@@ -4,10 +4,13 @@ import functools
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import urllib.parse
+import urllib.request
 import webbrowser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +52,20 @@ def pair(make_store):
     restored = rng.integers(100, 3000, (48, 40, 36), np.uint16)
     measured = make_store(restored[::4], voxel_size=(4, 1, 1))
     return measured.path, make_store(restored).path
+
+
+def test_a_private_server_leads_only_to_names_of_this_machine(pair, served):
+    server = served(*pair)
+    for host, status in (
+        ("127.0.0.1:1", 302),
+        ("LOCALHOST:9000", 302),
+        ("[::1]:80", 302),
+        ("127.0.0.1.elsewhere.example", 403),
+        ("elsewhere.example:9000", 403),
+    ):
+        answer, _ = _ask(server, _root(server), Host=host)
+        assert answer.status == status
+        assert ("Location" in answer.headers) is (status == 302)
 
 
 @pytest.mark.parametrize("ngff", ["0.5", "0.4"])
@@ -255,18 +272,24 @@ def test_a_port_that_is_taken_is_named(pair, served, isosr, capsys):
 
 
 def test_ctrl_c_ends_it_well_also_while_a_page_is_open(pair, isosr, capsys, monkeypatch):
-    opened = []
+    opened, pages = [], []
 
     def visit(url):
         """Do what a browser does, keep its connection open, and press Ctrl-C."""
-        parts = urllib.parse.urlsplit(url)
+        page = Path(urllib.request.url2pathname(urllib.parse.urlsplit(url).path))
+        # The address is a secret, and the command line of a browser is not.
+        assert page.stat().st_mode & 0o777 == 0o600
+        (address,) = re.findall('url=([^"]*)"', page.read_text())
+        assert address not in url
+        pages.append(page)
+        parts = urllib.parse.urlsplit(address)
         events = http.client.HTTPConnection(parts.netloc, timeout=20)
         events.request("GET", f"/v{parts.path}")
         assert b"<script" in events.getresponse().read()
         events.request("GET", f"/events{parts.path.rstrip('/')}?c=1&gc=")
         answer = events.getresponse()
         assert answer.readline().startswith(b"data: {")
-        opened.extend([url, events, answer])
+        opened.extend([address, events, answer])
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(webbrowser, "open", visit)
@@ -276,6 +299,7 @@ def test_ctrl_c_ends_it_well_also_while_a_page_is_open(pair, isosr, capsys, monk
     assert isosr("view", *pair) == 0
     assert signal.getsignal(signal.SIGINT) is before
     url, events, answer = opened
+    assert not pages[0].exists()
     shown = capsys.readouterr().out
     assert url in shown
     port = urllib.parse.urlsplit(url).port
