@@ -47,6 +47,20 @@ class TrustMap:
     threshold: float
     figures: dict[str, Any]
 
+    @property
+    def channels(self) -> list[dict[str, Any]]:
+        """What each channel comes to, as far as the history tells."""
+        return self._listed("channels")
+
+    def worst(self, channel: int | None = None) -> list[dict[str, Any]]:
+        """Return the worst places of a channel of the restored volume, or of all of them."""
+        found = self._listed("worst")
+        return [one for one in found if channel is None or one.get("channel") == channel]
+
+    def _listed(self, name: str) -> list[dict[str, Any]]:
+        found = self.figures.get(name)
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
     def over(self, plane: PlanePair, pair: Pair) -> NDArray[np.uint8]:
         """Draw the cells that are flagged in a slice.
 
