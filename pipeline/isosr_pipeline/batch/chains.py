@@ -9,13 +9,13 @@ from pathlib import Path
 from isosr_cluster.clients import LOCAL
 from isosr_cluster.slurm.commands import Job
 from isosr_cluster.slurm.scripts import JOBS, Driver, driver_script, plain_name, python_of
-from isosr_cluster.slurm.site import Resources, Site
+from isosr_cluster.slurm.site import Kind, Resources, Site
 from isosr_pipeline.batch.entries import Entry
 from isosr_pipeline.batch.freezing import JOBS_FOLDER, brain_copy, site_copy
 from isosr_pipeline.batch.lanes import InFlight
 from isosr_pipeline.batch.records import LOGS_FOLDER
 from isosr_pipeline.brain import Brain
-from isosr_pipeline.site_files import Kind, kind_for
+from isosr_pipeline.site_files import kind_for
 from isosr_pipeline.steps.run import STEPS, Step
 from isosr_pipeline.steps.status import status_of_brain
 from isosr_pipeline.steps.train_in_job import training_resources

@@ -37,7 +37,7 @@ class Step(NamedTuple):
         Day and time; empty: not known.
     main : list of str
         The parameters that tell most.
-    count : int
+    given : int
         Of all parameters.
     text : str
         All that is known of the step, as JSON.
@@ -48,7 +48,7 @@ class Step(NamedTuple):
     source: str
     when: str
     main: list[str]
-    count: int
+    given: int
     text: str
     versions: str
 
@@ -65,7 +65,7 @@ class Step(NamedTuple):
                 for name in _MAIN.get(found.step, ())
                 if (value := found.parameters.get(name)) not in (None, False, [])
             ],
-            count=len(found.parameters),
+            given=len(found.parameters),
             text=json.dumps(recorded, indent=1, ensure_ascii=False),
             versions=", ".join(f"{name} {version}" for name, version in found.versions.items()),
         )

@@ -210,7 +210,7 @@ def _evaluate(brain: Brain, reporter: Reporter) -> Evaluation:
         figures,
         brain.report,
         model=brain.trained_model,
-        no_trust=without and without.reason,
+        no_trust=without.reason if without else None,
         is_new=found is None,
     )
     return figures
@@ -238,7 +238,10 @@ def _map_trust(brain: Brain, settings: TrustSettings, reporter: Reporter) -> NoT
             reporter=reporter,
         )
     except UnknownBlurError as error:
-        reporter.say(f"no trust map is made: {error}; or trust: false")
+        reporter.say(
+            f"no trust map is made: {error}, or axial_fwhm below trust in the brain file; "
+            "trust: false asks for none"
+        )
         without = NoTrustMap(restored=str(brain.restored), reason=str(error))
         _write(brain.trust_summary, without)
         return without
