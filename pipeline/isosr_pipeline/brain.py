@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, SerializeAsAny
+from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, SerializeAsAny, Tag
 
 from isosr_pipeline.settings import (
     ConvertSettings,
+    Device,
     EvaluateSettings,
     RestoreSettings,
     Settings,
@@ -18,6 +20,26 @@ from isosr_pipeline.settings import (
 from isosr_pipeline.site_files import is_site_file
 from isosr_pipeline.training.settings import OTCycleGANSettings, TrainSettings
 from isosr_pipeline.yaml_files import read_yaml
+
+# Names of alternatives, which messages leave out.
+_MAP, _NO_MAP = "[map]", "[no map]"
+
+
+def _kind(value: Any) -> str:
+    return _NO_MAP if value is False else _MAP
+
+
+def _plain(value: Any) -> Any:
+    if value is None:
+        return False
+    return {} if value is True else value
+
+
+_Trust = Annotated[
+    Annotated[TrustSettings, Tag(_MAP)] | Annotated[Literal[False], Tag(_NO_MAP)],
+    Discriminator(_kind),
+    BeforeValidator(_plain),
+]
 
 
 class Brain(Settings):
@@ -38,8 +60,8 @@ class Brain(Settings):
         says.
     convert, train, restore, evaluate
         Parameters of the steps.
-    trust : TrustSettings or None
-        Parameters of the trust map, which the step evaluate then makes too; None: none is made.
+    trust : TrustSettings or False
+        Parameters of the trust map, which the step evaluate makes too; False: none is made.
     """
 
     source: Path
@@ -51,7 +73,7 @@ class Brain(Settings):
     train: SerializeAsAny[TrainSettings] = Field(default_factory=OTCycleGANSettings)
     restore: RestoreSettings = Field(default_factory=RestoreSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
-    trust: TrustSettings | None = None
+    trust: _Trust = Field(default_factory=TrustSettings)
 
     @property
     def store(self) -> Path:
@@ -85,8 +107,14 @@ class Brain(Settings):
 
     @property
     def trust_summary(self) -> Path:
-        """What the map comes to, as JSON."""
+        """What the map comes to, or why there is none, as JSON."""
         return self.output / "trust.json"
+
+    @property
+    def trust_device(self) -> Device:
+        """Where the trust map is made: where the volume is restored, unless it says."""
+        own: Device = self.trust.device if self.trust else "auto"
+        return self.restore.device if own == "auto" else own
 
     @property
     def report(self) -> Path:

@@ -13,9 +13,12 @@ import numpy as np
 BEFORE, AFTER, THIRD = "#777777", "#c2410c", "#1d4ed8"
 """Colours of the input, of the restored volume, and of what else there is."""
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 26, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 14, 26, 44
 _TICKS = 5
-_LEGEND_STEP = 16
+_LEGEND_STEP = 20
+_LEGEND_COLUMNS = 2
+_LONGEST_LABEL = 5
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Chart:
     curves : sequence of Curve
     log_x, log_y : bool
     width, height : int
-        In pixels.
+        In pixels, of the axes with their labels; the names of curves go below.
     """
 
     title: str
@@ -71,6 +74,7 @@ class Chart:
         if not kept:
             parts.append(text(middle, self.height / 2, "nothing can be told"))
             return document(self.width, self.height, parts)
+        names = [curve for curve, _ in kept if curve.label]
         across = _Axis(
             [x for _, points in kept for x, _ in points],
             self.log_x,
@@ -82,10 +86,12 @@ class Chart:
             (self.height - _BOTTOM, _TOP),
         )
         parts += self._frame(across, upward)
-        for index, (curve, points) in enumerate(kept):
+        for curve, points in kept:
             parts += _drawn(curve, [(across.at(x), upward.at(y)) for x, y in points])
+        for index, curve in enumerate(names):
             parts += self._legend(curve, index)
-        return document(self.width, self.height, parts)
+        rows = -(-len(names) // _LEGEND_COLUMNS)
+        return document(self.width, self.height + _LEGEND_STEP * rows, parts)
 
     def _points(self, curve: Curve) -> list[tuple[float, float]]:
         return [
@@ -118,11 +124,12 @@ class Chart:
         ]
 
     def _legend(self, curve: Curve, index: int) -> list[str]:
-        if not curve.label:
-            return []
-        right, y = self.width - _RIGHT - 8, _TOP + 8 + _LEGEND_STEP * index
-        line = _drawn(curve, [(right - 22, y), (right, y)])
-        return [*line, text(right - 28, y + 4, curve.label, "end")]
+        """Name a curve below the chart, where no other curve runs."""
+        row, column = divmod(index, _LEGEND_COLUMNS)
+        left = 16 + column * (self.width - 16) / _LEGEND_COLUMNS
+        y = self.height + _LEGEND_STEP * (row + 0.2)
+        line = _drawn(curve, [(left, y), (left + 22, y)])
+        return [*line, text(left + 28, y + 4, curve.label, "start")]
 
 
 class _Axis:
@@ -143,11 +150,11 @@ class _Axis:
         if self._is_log and self._high - self._low >= 1.5:
             first, last = math.ceil(self._low), math.floor(self._high)
             decades = max(1, -(-(last - first) // _TICKS))
-            return [(10.0**n, f"{10.0**n:.3g}") for n in range(first, last + 1, decades)]
+            return [(10.0**n, _label(10.0**n)) for n in range(first, last + 1, decades)]
         low, high = (10**self._low, 10**self._high) if self._is_log else (self._low, self._high)
         step = round_length((high - low) / _TICKS)
         numbers = range(math.ceil(low / step), math.floor(high / step) + 1)
-        return [(n * step, f"{n * step:.4g}") for n in numbers]
+        return [(n * step, _label(n * step)) for n in numbers]
 
 
 def histogram(
@@ -201,6 +208,17 @@ def text(
 ) -> str:
     """Return an element with text, escaped."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(content)}</text>'
+
+
+def _label(value: float) -> str:
+    """Write a tick's number: in full where it is short, else with a power of ten."""
+    plain = f"{value:.10g}"
+    if len(plain.strip("-").replace(".", "")) <= _LONGEST_LABEL and "e" not in plain:
+        return plain
+    mantissa, _, power = f"{value:.3e}".partition("e")
+    raised = f"10{str(int(power)).translate(_RAISED)}"
+    mantissa = mantissa.rstrip("0").rstrip(".")
+    return raised if mantissa == "1" else f"{mantissa}·{raised}"
 
 
 def _drawn(curve: Curve, places: Sequence[tuple[float, float]]) -> list[str]:

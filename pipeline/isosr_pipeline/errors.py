@@ -25,6 +25,10 @@ class OutputPathError(InputError, OSError):
     """The system refuses to create an output where it was asked for."""
 
 
+class UnknownBlurError(InputError):
+    """Nothing is known of the blur that a model undoes, and none is given."""
+
+
 class OutputExistsError(IsosrError, FileExistsError):
     """An output is there already, and overwriting it was not asked for."""
 

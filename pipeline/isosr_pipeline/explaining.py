@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -57,7 +57,9 @@ def _problem(
         return f"give keys below it, such as {first}: ..., not {_shown(value)}"
     if kind == "path_type":
         return f"give a path as text, not {_shown(value)}"
-    return f"{message.removeprefix('Value error, ')} (found {_shown(value)})"
+    text = message.removeprefix("Value error, ")
+    # What is not given needs no showing.
+    return text if kind == "value_error" and value is None else f"{text} (found {_shown(value)})"
 
 
 def _known(name: str, section: type[BaseModel] | None) -> str:
@@ -73,13 +75,19 @@ def _names(section: type[BaseModel]) -> list[str]:
 
 def _section(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel] | None:
     """Return the type of the parameters at a path."""
-    section: Any = model
+    section: type[BaseModel] | None = model
     for name in path:
-        field = section.model_fields.get(name)
-        section = field.annotation if field else None
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
-            return None
-    return section  # type: ignore[no-any-return]
+        field = section.model_fields.get(name) if section else None
+        section = _model_in(field.annotation) if field else None
+    return section
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the parameters that a type is, or has among its alternatives."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(one) for one in get_args(annotation))
+    return next((one for one in found if one), None)
 
 
 def _shown(value: Any) -> str:

@@ -37,6 +37,7 @@ def test_a_brain_goes_all_the_way_and_is_not_done_twice(isosr, tmp_path, capsys)
     assert "Power spectra" in report
     assert f"Losses of {tmp_path / 'out' / 'model'}" in report
     made = Volume(tmp_path / "out" / "restored.zarr").require_own().id
+    assert Volume(tmp_path / "out" / "restored.trust.zarr").require_own().complete
 
     assert isosr("run", tmp_path / "brain.yaml") == 0
     assert "already" in capsys.readouterr().err
@@ -72,7 +73,7 @@ def test_what_can_be_known_is_checked_before_any_work(
 def test_steps_are_taken_one_by_one(isosr, tmp_path, capsys):
     assert isosr("simulate", tmp_path / "blurred.tif", "--shape", 40) == 0
     train = {"width": 4, "crop": 32, "planes": 2, "iterations": 1, "device": "cpu"}
-    brain = {"source": "blurred.tif", "output": "out", "train": train, "workers": 1}
+    brain = {"source": "blurred.tif", "output": "out", "train": train, "workers": 1, "trust": False}
     file = tmp_path / "brain.yaml"
     file.write_text(yaml.safe_dump(brain))
     out = tmp_path / "out"

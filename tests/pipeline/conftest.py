@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import pytest
 
@@ -50,3 +52,33 @@ def _running(server):
     loop.call_soon_threadsafe(stop.set)
     thread.join()
     loop.close()
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    """Start Chromium that finds no other machine, with options that are given without dashes."""
+    return partial(_chromium, tmp_path_factory)
+
+
+@contextmanager
+def _chromium(folders, *options):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no Chromium here: install chromium and chromium-driver")
+    chosen = webdriver.ChromeOptions()
+    chosen.binary_location = chromium
+    for option in (
+        *("headless=new", "no-sandbox", "disable-dev-shm-usage", "no-first-run"),
+        *("disable-background-networking", "disable-component-update"),
+        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        f"user-data-dir={folders.mktemp('profile')}",
+        *options,
+    ):
+        chosen.add_argument(f"--{option}")
+    # With its path given, selenium looks for no driver elsewhere.
+    started = webdriver.Chrome(options=chosen, service=webdriver.ChromeService(driver))
+    started.set_script_timeout(120)
+    yield started
+    if started.service.process.poll() is None:
+        started.quit()

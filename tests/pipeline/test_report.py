@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 import shutil
 import socket
@@ -18,12 +19,22 @@ from isosr_pipeline.drawing import Chart, Curve, histogram, round_length
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.reporting.cautions import cautions
+from isosr_pipeline.reporting.checks import checks
 from isosr_pipeline.reporting.pair import open_pair
-from isosr_pipeline.reporting.planes import brightest_place, coarse_levels, projections, slices
-from isosr_pipeline.reporting.trust_map import open_trust, trust_path
+from isosr_pipeline.reporting.planes import (
+    brightest_place,
+    coarse_levels,
+    common_limits,
+    projections,
+    slices,
+)
+from isosr_pipeline.reporting.trust_map import open_trust
 from isosr_pipeline.settings import EvaluateSettings
 from isosr_pipeline.steps.evaluate import evaluate
 from isosr_pipeline.steps.report import check_report, write_report
+from isosr_pipeline.store.metadata import Provenance, StoreAttributes
+from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.trust.beside import map_beside
 
 SHAPE = (48, 56, 52)
 BRIGHTEST = (30, 14, 36)
@@ -59,7 +70,7 @@ def trust(make_store, pair):
     scores = np.zeros((12, 14, 13), np.float32)
     scores[FLAGGED] = 9
     path = make_store(scores, voxel_size=(4, 4, 4)).path
-    path.rename(trust_path(pair[1]))
+    path.rename(map_beside(pair[1]))
 
 
 @pytest.fixture
@@ -135,6 +146,77 @@ def test_pictures_show_the_same_places(pair):
         assert (drawn[tuple(red[0])][:3] == (230, 40, 20)).all()
 
 
+@pytest.mark.usefixtures("trust")
+def test_a_trust_map_of_another_restoration_is_left_out(pair):
+    opened = open_pair(*pair, 0)
+    path = map_beside(pair[1])
+    ids = {"source_id": opened.made.identity, "measured_id": opened.measured.identity}
+    for given, message in (
+        (ids, None),
+        ({**ids, "source_id": "earlier"}, "of an earlier or another restoration"),
+        ({**ids, "measured_id": "other"}, "told from another volume"),
+    ):
+        step = Provenance(step="trust", source=str(pair[1]), parameters=given, versions={})
+        Volume(path, writable=True).update(StoreAttributes(complete=True, history=[step]))
+        if message is None:
+            assert open_trust(opened) is not None
+            continue
+        with pytest.raises(InputError, match=message):
+            open_trust(opened)
+
+
+@pytest.mark.usefixtures("trust")
+def test_a_page_names_the_worst_places_and_shows_the_first(found, pair, tmp_path):
+    channel = {"channel": 0, "cells": 1400, "signal": 50, "flagged": 0.01, "flagged_signal": 0.3}
+    places = [
+        {"channel": 0, "score": 9.0, "voxel": list(BRIGHTEST), "um": [30.0, 14.0, 36.0]},
+        {"channel": 0, "score": -6.5, "voxel": [14, 14, 14], "um": [14.0, 14.0, 14.0]},
+    ]
+    step = Provenance(step="trust", source=str(pair[1]), parameters={}, versions={})
+    history = [step.model_copy(update={"figures": {"channels": [channel], "worst": places}})]
+    path = map_beside(pair[1])
+    Volume(path, writable=True).update(StoreAttributes(complete=True, history=history))
+    write_report(found, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png") == 2 * 6 + 2 * 3 + 4 * 3
+    for place in ("30, 14, 36", "14, 14, 14"):
+        assert place in page
+    assert "does not explain 30.0% of the cells with signal" in page
+    assert "30.00% of the cells with signal are flagged" in page
+
+
+def test_a_page_says_what_could_not_be_checked(found, tmp_path):
+    spots = found.spots.model_copy(
+        update={"count": 0, "pairs": (), "left_out": {"at the border": 3}}
+    )
+    write_report(found.model_copy(update={"spots": spots}), tmp_path / "report.html")
+    page = html.unescape((tmp_path / "report.html").read_text())
+    assert f"run isosr-pipeline trust {found.store} {found.restored} MODEL" in page
+    assert "No isolated bright spot could be fitted" in page
+    assert "no spot could be fitted; left out: 3 at the border" in page
+    assert "there was no reference" in page
+    known = {one.name: bool(one.found) for one in checks(found, None, "why not")}
+    assert not known["trust map"]
+    assert not known["truth"]
+    assert known["lateral planes"]
+    assert known["widths of spots"]
+
+
+def test_slices_are_taken_inside_and_shown_to_one_scale(make_store):
+    image = np.random.default_rng(0).integers(0, 50, SHAPE, np.uint16)
+    image[:, :, -1] = 900
+    image[20:26, 22:30, 20:27] = 400
+    path = make_store(image).path
+    opened = open_pair(path, make_store(5 * image).path, 0)
+    centre = brightest_place(opened, coarse_levels(opened)[0])
+    # Repeated beyond the border, the bright face would draw the place to itself.
+    assert all(n // 8 <= c < n - n // 8 for c, n in zip(centre, SHAPE, strict=True))
+    for plane in slices(opened, centre):
+        low, high = common_limits(plane)
+        assert high == pytest.approx(np.percentile(plane.after, 99.9))
+        assert low == pytest.approx(np.percentile(plane.before, 0.1))
+
+
 def test_levels_that_are_read_are_small(make_store):
     wide = np.random.default_rng(1).integers(0, 99, (4, 600, 600), np.uint8)
     path = make_store(wide, chunk=(4, 64, 64), shard=(4, 256, 256)).path
@@ -175,33 +257,24 @@ def test_charts_leave_out_what_has_no_place():
     (points,) = re.findall(r'<polyline points="([^"]*)" fill="none" stroke="#000000"', drawn)[:1]
     assert len(points.split()) == 2
     assert "a &lt; b" in drawn
+    assert 'height="300"' in drawn
     assert "nan" not in drawn
     assert "nothing can be told" in histogram("t", "x", [("a", [nan], "#000000")]).svg()
     counts = histogram("t", "x", [("a", [1.0, 1.0, 2.0], "#000000")], bins=2).curves[0]
     assert max(counts.y) == 2
+    wide = Chart(
+        "t", "x", "power", [Curve("", [0.0, 1.0], [1e3, 3e6], "#000000")], log_y=True
+    ).svg()
+    # Short, so that they don't reach the name of the axis.
+    assert all(len(label) <= 5 for label in re.findall(r'"end">([^<]*)<', wide))
+    assert "10⁶" in wide
     assert [round_length(x) for x in (0.7, 1.0, 49, 0.003)] == [0.5, 1, 20, 0.002]
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """Chromium without a window, that finds no other machine."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no Chromium here: install chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for option in (
-        *("headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=1200,900"),
-        *("no-first-run", "disable-background-networking", "disable-component-update"),
-        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        f"user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(f"--{option}")
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    started.set_script_timeout(120)
-    yield started
-    started.quit()
+def browser(chromium):
+    with chromium("window-size=1200,900") as started:
+        yield started
 
 
 def _require_self_contained(browser):

@@ -22,9 +22,10 @@ from isosr_pipeline.simulation.volume import Acquisition, simulate
 from isosr_pipeline.steps import trust as step
 from isosr_pipeline.steps.restore import restore
 from isosr_pipeline.steps.train import train
-from isosr_pipeline.steps.trust import map_beside, trust
+from isosr_pipeline.steps.trust import trust
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.training.settings import RichardsonLucySettings
+from isosr_pipeline.trust.beside import map_beside
 
 IMAGED = Acquisition()
 LEFT = math.sqrt(IMAGED.axial_fwhm_um**2 - IMAGED.lateral_fwhm_um**2)

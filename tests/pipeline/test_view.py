@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import urllib.parse
+import urllib.request
 import webbrowser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isosr_pipeline.errors import InputError
+from isosr_pipeline.steps.view import remarks
+from isosr_pipeline.store.metadata import Provenance, StoreAttributes
+from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.trust.beside import map_beside
 from isosr_pipeline.viewing.byte_ranges import UnsatisfiableRange, parse_range
-from isosr_pipeline.viewing.layers import open_scene, trust_beside
+from isosr_pipeline.viewing.layers import open_scene
 from isosr_pipeline.viewing.napari_window import napari_layers
 from isosr_pipeline.viewing.server import ViewServer
 from isosr_pipeline.viewing.state import neuroglancer_state
@@ -44,6 +52,20 @@ def pair(make_store):
     restored = rng.integers(100, 3000, (48, 40, 36), np.uint16)
     measured = make_store(restored[::4], voxel_size=(4, 1, 1))
     return measured.path, make_store(restored).path
+
+
+def test_a_private_server_leads_only_to_names_of_this_machine(pair, served):
+    server = served(*pair)
+    for host, status in (
+        ("127.0.0.1:1", 302),
+        ("LOCALHOST:9000", 302),
+        ("[::1]:80", 302),
+        ("127.0.0.1.elsewhere.example", 403),
+        ("elsewhere.example:9000", 403),
+    ):
+        answer, _ = _ask(server, _root(server), Host=host)
+        assert answer.status == status
+        assert ("Location" in answer.headers) is (status == 302)
 
 
 @pytest.mark.parametrize("ngff", ["0.5", "0.4"])
@@ -190,7 +212,7 @@ def test_the_trust_map_beside_the_restored_volume_is_found(make_store, pair):
     made = make_store(cells, voxel_size=(4, 4, 4)).path
     assert open_scene(*pair, None).trust is None
     assert open_scene(*pair, made).trust.volume.path == made
-    beside = trust_beside(pair[1])
+    beside = map_beside(pair[1])
     assert beside.name == f"{pair[1].stem}.trust.zarr"
     made.rename(beside)
     scene = open_scene(*pair, None)
@@ -198,6 +220,23 @@ def test_the_trust_map_beside_the_restored_volume_is_found(make_store, pair):
     *_, layer = neuroglancer_state(scene, "http://here/stores", "over")["layers"]
     assert layer["name"] == "trust"
     assert layer["shaderControls"]["doubt"]["range"] == pytest.approx([0, 7.5], rel=1e-3)
+
+
+def test_a_trust_map_of_another_restoration_is_not_shown(make_store, pair):
+    restored = Volume(pair[1])
+    map_of = functools.partial(Provenance, step="trust", source=str(pair[1]), versions={})
+    trust = make_store(np.zeros((12, 10, 9), np.float32), voxel_size=(4, 4, 4))
+    beside = map_beside(pair[1])
+    trust.path.rename(beside)
+    for made, is_shown in ((restored.identity, True), ("an earlier one", False)):
+        history = [map_of(parameters={"source_id": made})]
+        Volume(beside, writable=True).update(StoreAttributes(complete=True, history=history))
+        scene = open_scene(*pair, None)
+        assert (scene.trust is not None) is is_shown
+        assert len(remarks(scene)) == (not is_shown)
+    assert "make it again: isosr-pipeline trust" in remarks(scene)[0]
+    with pytest.raises(InputError, match="another restoration"):
+        open_scene(*pair, beside)
 
 
 def test_channels_are_layers_with_names_of_their_own(make_store, noise):
@@ -233,18 +272,24 @@ def test_a_port_that_is_taken_is_named(pair, served, isosr, capsys):
 
 
 def test_ctrl_c_ends_it_well_also_while_a_page_is_open(pair, isosr, capsys, monkeypatch):
-    opened = []
+    opened, pages = [], []
 
     def visit(url):
         """Do what a browser does, keep its connection open, and press Ctrl-C."""
-        parts = urllib.parse.urlsplit(url)
+        page = Path(urllib.request.url2pathname(urllib.parse.urlsplit(url).path))
+        # The address is a secret, and the command line of a browser is not.
+        assert page.stat().st_mode & 0o777 == 0o600
+        (address,) = re.findall('url=([^"]*)"', page.read_text())
+        assert address not in url
+        pages.append(page)
+        parts = urllib.parse.urlsplit(address)
         events = http.client.HTTPConnection(parts.netloc, timeout=20)
         events.request("GET", f"/v{parts.path}")
         assert b"<script" in events.getresponse().read()
         events.request("GET", f"/events{parts.path.rstrip('/')}?c=1&gc=")
         answer = events.getresponse()
         assert answer.readline().startswith(b"data: {")
-        opened.extend([url, events, answer])
+        opened.extend([address, events, answer])
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(webbrowser, "open", visit)
@@ -254,6 +299,7 @@ def test_ctrl_c_ends_it_well_also_while_a_page_is_open(pair, isosr, capsys, monk
     assert isosr("view", *pair) == 0
     assert signal.getsignal(signal.SIGINT) is before
     url, events, answer = opened
+    assert not pages[0].exists()
     shown = capsys.readouterr().out
     assert url in shown
     port = urllib.parse.urlsplit(url).port

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import socket
 import urllib.parse
 
 import numpy as np
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.wait import WebDriverWait
 from skimage.io import imread
@@ -35,29 +33,11 @@ def net_log(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory, net_log):
-    """Chromium that finds no other machine."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no Chromium here: install chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for option in (
-        *("headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=900,560"),
-        *("use-gl=angle", "use-angle=swiftshader", "enable-unsafe-swiftshader"),
-        *("no-first-run", "disable-background-networking", "disable-component-update"),
-        *("disable-sync", "disable-quic", "force-device-scale-factor=1"),
-        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        f"log-net-log={net_log}",
-        f"user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(f"--{option}")
-    # With its path given, selenium looks for no driver elsewhere.
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    started.set_script_timeout(120)
-    yield started
-    if started.service.process.poll() is None:
-        started.quit()
+def browser(chromium, net_log):
+    drawing = ("use-gl=angle", "use-angle=swiftshader", "enable-unsafe-swiftshader")
+    quiet = ("disable-sync", "disable-quic", "force-device-scale-factor=1")
+    with chromium("window-size=900,560", *drawing, *quiet, f"log-net-log={net_log}") as started:
+        yield started
 
 
 @pytest.fixture

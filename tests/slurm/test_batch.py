@@ -22,6 +22,7 @@ output: results/${brain}
 convert: {voxel_size: 1, chunk: 64, shard: 64}
 train: {width: 4, crop: 48, planes: 4, iterations: 6, device: cpu}
 restore: {chunk: 64, shard: 64}
+trust: false
 """
 
 

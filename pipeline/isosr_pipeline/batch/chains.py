@@ -9,7 +9,7 @@ from pathlib import Path
 from isosr_cluster.clients import LOCAL
 from isosr_cluster.slurm.commands import Job
 from isosr_cluster.slurm.scripts import JOBS, Driver, driver_script, plain_name, python_of
-from isosr_cluster.slurm.site import Resources, Site
+from isosr_cluster.slurm.site import Kind, Resources, Site
 from isosr_pipeline.batch.entries import Entry
 from isosr_pipeline.batch.freezing import JOBS_FOLDER, brain_copy, site_copy
 from isosr_pipeline.batch.lanes import InFlight
@@ -144,6 +144,8 @@ def resources_of(step: Step, brain: Brain, site: Site) -> Resources:
     """
     if step == "restore":
         kind_for(brain.restore.device, site, "restore.device")
+    if step == "evaluate" and brain.trust:
+        kind_for(brain.trust_device, site, "trust.device")
     if step == "train":
         return training_resources(brain.train, site, "train.device")
     return site.leading
@@ -168,10 +170,18 @@ def jobs_of(step: Step, brain: Brain, terms: Terms) -> Iterator[tuple[str, Resou
         yield kind_for(brain.train.device, site), resources_of(step, brain, site)
         return
     yield site.leading_section, site.leading
-    kind = kind_for(brain.restore.device, site) if step == "restore" else "cpu"
-    workers = site.workers(kind)
-    if terms.cluster is None and workers is not None:
-        yield kind, workers
+    for kind in _kinds_of_workers(step, brain, site):
+        workers = site.workers(kind)
+        if terms.cluster is None and workers is not None:
+            yield kind, workers
+
+
+def _kinds_of_workers(step: Step, brain: Brain, site: Site) -> list[Kind]:
+    if step == "restore":
+        return [kind_for(brain.restore.device, site)]
+    if step != "evaluate" or not brain.trust:
+        return ["cpu"]
+    return sorted({"cpu", kind_for(brain.trust_device, site)})
 
 
 def workers_of(brain: Brain, terms: Terms) -> int | None:

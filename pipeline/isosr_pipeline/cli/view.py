@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -49,14 +50,14 @@ def command(
             )
         from isosr_pipeline.viewing.napari_window import show_in_napari
 
-        show_in_napari(store, restored, trust)
+        show_in_napari(store, restored, trust, partial(click.echo, err=True))
         return
-    from isosr_pipeline.steps.view import serve_until_stopped, unfinished
+    from isosr_pipeline.steps.view import remarks, serve_until_stopped
     from isosr_pipeline.viewing.layers import open_scene
     from isosr_pipeline.viewing.server import ViewServer
 
     scene = open_scene(store, restored, trust)
-    for line in unfinished(scene):
+    for line in remarks(scene):
         click.echo(line, err=True)
     server = ViewServer(scene, "over" if over else "beside", host or "127.0.0.1", port or 0)
     serve_until_stopped(server, click.echo, browse=not no_browser)

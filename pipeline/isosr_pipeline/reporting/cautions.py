@@ -61,6 +61,11 @@ def _lateral(evaluation: Evaluation) -> Iterator[str]:
             "before, and should stay as they were; compare XY before and after."
         )
     spots = evaluation.spots
+    if spots is not None and not spots.count:
+        yield (
+            "No isolated bright spot could be fitted, so that their widths tell nothing: take a "
+            "volume with beads, or leave spots out."
+        )
     if spots is None or spots.lateral_mismatch_um is None:
         return
     lateral = [spots.fwhm[axis].before_um for axis in ("y", "x")]

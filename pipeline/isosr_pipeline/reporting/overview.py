@@ -17,7 +17,7 @@ from isosr_pipeline.evidence.results import Evaluation
 from isosr_pipeline.reporting.cautions import cautions
 from isosr_pipeline.reporting.pair import open_pair
 from isosr_pipeline.reporting.pictures import grey, png
-from isosr_pipeline.reporting.planes import coarse_levels, limits_of, projections
+from isosr_pipeline.reporting.planes import coarse_levels, common_limits, projections
 
 MOST_VOXELS = 1 << 20
 """Voxels of a level of which thumbnails are made, at the most."""
@@ -95,5 +95,5 @@ def _thumbnails(brain: Brain, channel: int) -> list[str]:
     if levels is None:
         return []
     (plane,) = (plane for plane in projections(pair, levels) if plane.name == "XZ")
-    low, high = limits_of(plane.before)
+    low, high = common_limits(plane)
     return [png(grey(one, low, high)) for one in (plane.before, plane.after)]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isosr_pipeline.drawing import round_length
-from isosr_pipeline.reporting.planes import PlanePair, limits_of
+from isosr_pipeline.reporting.planes import PlanePair, common_limits
 
 _LONGEST_BAR = 0.3
 
@@ -49,7 +49,7 @@ class Shown(NamedTuple):
 
 
 def show(plane: PlanePair, overlay: NDArray[np.uint8] | None = None) -> Shown:
-    """Make pictures of a plane, at the intensities of the input.
+    """Make pictures of a plane, at one intensity scale that fits both volumes.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def show(plane: PlanePair, overlay: NDArray[np.uint8] | None = None) -> Shown:
     overlay : ndarray, (rows, columns, 4) uint8, optional
         Red, green, blue and opacity, of the same plane.
     """
-    low, high = limits_of(plane.before)
+    low, high = common_limits(plane)
     height, width = plane.size_um
     bar = round_length(_LONGEST_BAR * width)
     return Shown(

@@ -117,6 +117,8 @@ def projections(pair: Pair, levels: tuple[Coarse, Coarse]) -> Iterator[PlanePair
 def brightest_place(pair: Pair, level: Coarse) -> Zyx:
     """Return the middle of the eighth of the input's lengths that is brightest.
 
+    The outer eighth at each side is left out: what lies there is seen, and restored, in part only.
+
     Parameters
     ----------
     pair : Pair
@@ -131,10 +133,13 @@ def brightest_place(pair: Pair, level: Coarse) -> Zyx:
     voxels = level.voxels
     # What is brighter than nearly all else would draw the place to itself.
     values = np.clip(voxels, *limits_of(voxels)).astype(np.float32)
-    found = uniform_filter(values, [max(1, n // _PARTS) for n in values.shape], mode="nearest")
-    place = np.unravel_index(int(found.argmax()), found.shape)
+    margins = [n // _PARTS for n in values.shape]
+    found = uniform_filter(values, [max(1, n) for n in margins], mode="nearest")
+    inner = found[tuple(slice(m, n - m) for m, n in zip(margins, found.shape, strict=True))]
+    place = np.unravel_index(int(inner.argmax()), inner.shape)
     z, y, x = (
-        (a + int(p) + 0.5) * s - 0.5 for a, p, s in zip(level.start, place, level.step, strict=True)
+        (a + m + int(p) + 0.5) * s - 0.5
+        for a, m, p, s in zip(level.start, margins, place, level.step, strict=True)
     )
     grid = (z / pair.before.view.planes_per_voxel, y, x)
     own = (round(g) - a for g, a in zip(grid, pair.before.box.start, strict=True))
@@ -165,6 +170,12 @@ def limits_of(plane: NDArray[Any]) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = np.percentile(finite, _PERCENTILES)
     return float(low), float(high) if high > low else float(low) + 1.0
+
+
+def common_limits(plane: PlanePair) -> tuple[float, float]:
+    """Return intensities to show as black and white in both volumes, so that neither is cut off."""
+    lows, highs = zip(*map(limits_of, (plane.before, plane.after)), strict=True)
+    return min(lows), max(highs)
 
 
 def _small_levels(volume: Volume, most: int) -> list[int]:

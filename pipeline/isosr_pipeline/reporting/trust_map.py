@@ -7,17 +7,18 @@ more light than was measured, below where it has less, in standard deviations.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.reporting.pair import Pair
 from isosr_pipeline.reporting.planes import ACROSS, PlanePair
 from isosr_pipeline.restoring.parts import complete_volume
 from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.trust.beside import map_beside, mismatch
 
 THRESHOLD = 5.0
 """Standard deviations from which cells are drawn, where the map does not say its own."""
@@ -45,6 +46,20 @@ class TrustMap:
     channel: int
     threshold: float
     figures: dict[str, Any]
+
+    @property
+    def channels(self) -> list[dict[str, Any]]:
+        """What each channel comes to, as far as the history tells."""
+        return self._listed("channels")
+
+    def worst(self, channel: int | None = None) -> list[dict[str, Any]]:
+        """Return the worst places of a channel of the restored volume, or of all of them."""
+        found = self._listed("worst")
+        return [one for one in found if channel is None or one.get("channel") == channel]
+
+    def _listed(self, name: str) -> list[dict[str, Any]]:
+        found = self.figures.get(name)
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
     def over(self, plane: PlanePair, pair: Pair) -> NDArray[np.uint8]:
         """Draw the cells that are flagged in a slice.
@@ -88,11 +103,6 @@ class TrustMap:
         return np.asarray(np.floor(cells + 1e-6), np.intp)
 
 
-def trust_path(restored: Path) -> Path:
-    """Return where the map of a restored volume is: ``x.trust.zarr`` for ``x.zarr``."""
-    return restored.with_name(f"{restored.name.removesuffix('.zarr')}.trust.zarr")
-
-
 def open_trust(pair: Pair) -> TrustMap | None:
     """Open the map beside a restored volume; None where there is none, or not of this channel.
 
@@ -103,12 +113,14 @@ def open_trust(pair: Pair) -> TrustMap | None:
     Raises
     ------
     InputError
-        When it is there and can't be read, or is not complete.
+        When it is there and can't be read, is not complete, or is of another restoration.
     """
-    path = trust_path(pair.made.path)
+    path = map_beside(pair.made.path)
     if not path.exists():
         return None
     volume = complete_volume(path)
+    if problem := mismatch(volume, pair.made, pair.measured):
+        raise InputError(problem)
     name = pair.made.channels[pair.channel]
     if name not in volume.channels:
         return None

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from isosr_pipeline.drawing import Chart
-from isosr_pipeline.engine.output import refuse_overlap
+from isosr_pipeline.engine.output import refuse_overlap, versions
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.evidence.key_figures import key_figures
 from isosr_pipeline.evidence.results import Evaluation
+from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.reporting.cautions import cautions
 from isosr_pipeline.reporting.charts import ChartSection, chart_sections
+from isosr_pipeline.reporting.checks import checks
+from isosr_pipeline.reporting.history import day_and_time, steps_of
 from isosr_pipeline.reporting.losses import find_model, loss_charts
 from isosr_pipeline.reporting.page import check_page, render, write_page
 from isosr_pipeline.reporting.pair import Pair, open_pair
@@ -27,11 +31,17 @@ from isosr_pipeline.reporting.planes import (
 )
 from isosr_pipeline.reporting.profiles import profile_charts
 from isosr_pipeline.reporting.trust_map import TrustMap, open_trust
-from isosr_pipeline.store.metadata import Provenance
 
 _NO_LEVEL = (
     "There are no projections: a volume has no level that is small enough to be read as a whole."
 )
+_WIDTH, _HEIGHT = 360, 240
+"""Of charts, in pixels: three of a kind side by side."""
+
+_MOST_PLACES = 10
+_FLAGGED = 0.01
+"""Share of the cells with signal that may be flagged without a warning."""
+
 _NO_REFERENCE = (
     "There was no reference: these figures tell how fine the restored detail is, and not that it "
     "is true."
@@ -57,7 +67,14 @@ def check_report(path: Path, store: Path, restored: Path) -> None:
     check_page(path)
 
 
-def write_report(evaluation: Evaluation, path: Path, *, model: Path | None = None) -> None:
+def write_report(
+    evaluation: Evaluation,
+    path: Path,
+    *,
+    model: Path | None = None,
+    no_trust: str | None = None,
+    is_new: bool = True,
+) -> None:
     """Draw a report and write it as one file, which is there whole or not at all.
 
     Pictures are read from coarse levels and small windows, however large the volumes are.
@@ -71,6 +88,10 @@ def write_report(evaluation: Evaluation, path: Path, *, model: Path | None = Non
     model : Path, optional
         Where the model may be that restored the volume, besides its folder ``model`` beside it and
         those of the command that the provenance names.
+    no_trust : str, optional
+        Why no trust map can be made, where it is known.
+    is_new : bool
+        Whether this program has just made the evaluation; otherwise it was read from a file.
 
     Raises
     ------
@@ -80,20 +101,30 @@ def write_report(evaluation: Evaluation, path: Path, *, model: Path | None = Non
         When the report can't be written.
     """
     store, restored = Path(evaluation.store), Path(evaluation.restored)
-    pair = open_pair(store, restored, evaluation.settings.channel)
+    channel = evaluation.settings.channel
+    pair = open_pair(store, restored, channel)
+    made_by = _model(pair, model)
     notes = [_NO_REFERENCE] if evaluation.before.against_reference is None else []
-    trust = _trust(pair, notes)
+    trust, why = _trust(pair, made_by, no_trust)
+    checked = checks(evaluation, trust, why)
     content = render(
         "report.html",
         title=f"Restoration of {_name(restored)}",
         evaluation=evaluation,
         key_figures=key_figures(evaluation),
         cautions=[*cautions(evaluation), *_trust_cautions(trust)],
+        checks=checked,
+        known=", ".join(one.name for one in checked if one.found),
         pictures=list(_pictures(pair, trust, notes)),
         trust=trust,
+        no_trust=why,
         trust_rows=_trust_rows(trust),
-        sections=list(_sections(evaluation, pair, model, notes)),
-        steps=[_Step.of(step) for step in _history(pair, evaluation)],
+        worst=_worst_places(trust),
+        worst_pictures=_worst_pictures(pair, trust, channel),
+        sections=list(_sections(evaluation, pair, made_by, notes)),
+        steps=list(steps_of(pair, evaluation, made_by, is_new=is_new)),
+        drawn=day_and_time(time.time()),
+        program=versions()["isosr-pipeline"],
         # The list is filled by what comes before it.
         notes=notes,
     )
@@ -116,7 +147,7 @@ class _Drawn(NamedTuple):
 
     @classmethod
     def of(cls, chart: Chart) -> _Drawn:
-        return cls(chart.title, svg(chart.svg()))
+        return cls(chart.title, svg(replace(chart, width=_WIDTH, height=_HEIGHT).svg()))
 
 
 class _Section(NamedTuple):
@@ -132,41 +163,10 @@ class _Section(NamedTuple):
         return cls(section.title, section.explanation, charts)
 
 
-class _Step(NamedTuple):
-    """A step that led to the restored volume."""
-
-    step: str
-    source: str
-    parameters: dict[str, Any]
-    text: str
-    versions: str
-
-    @classmethod
-    def of(cls, found: Provenance) -> _Step:
-        recorded = {**found.parameters, "command": found.command, "figures": found.figures}
-        versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
-        return cls(
-            found.step,
-            found.source,
-            found.parameters,
-            json.dumps(recorded, indent=1, ensure_ascii=False),
-            versions,
-        )
-
-
 def _name(restored: Path) -> str:
     """Name a volume by its folder, too, since those of brain files have one name."""
     path = restored.absolute()
     return f"{path.parent.name}/{path.name}"
-
-
-def _history(pair: Pair, evaluation: Evaluation) -> list[Provenance]:
-    own = pair.made.attributes
-    settings = evaluation.settings.model_dump(mode="json")
-    last = Provenance(
-        step="evaluate", source=evaluation.restored, parameters=settings, versions={}, command=[]
-    )
-    return [*(own.history if own else []), last]
 
 
 def _pictures(pair: Pair, trust: TrustMap | None, notes: list[str]) -> Iterator[_Pictures]:
@@ -176,8 +176,8 @@ def _pictures(pair: Pair, trust: TrustMap | None, notes: list[str]) -> Iterator[
     else:
         yield _Pictures(
             "Maximum intensity projections",
-            "Of the whole volume, from coarse levels of the pyramid. Both are shown at the "
-            "intensities of the input.",
+            "Of the whole volume, from coarse levels of the pyramid. Both are shown at one "
+            "intensity scale, that of the brighter of the two.",
             [show(plane) for plane in projections(pair, levels)],
         )
     centre = middle(pair) if levels is None else brightest_place(pair, levels[0])
@@ -208,46 +208,88 @@ def _sections(
         )
     for section in chart_sections(evaluation):
         yield _Section.of(section)
-    training = _training(pair, model, notes)
+    training = _training(model, notes)
     if training is not None:
         yield _Section.of(training)
 
 
-def _training(pair: Pair, model: Path | None, notes: list[str]) -> ChartSection | None:
+def _model(pair: Pair, model: Path | None) -> Path | None:
     own = pair.made.attributes
     if not own or not own.history or own.history[-1].step != "restore":
         return None
     beside = [pair.made.path.parent / "model"]
-    found = find_model([*([model] if model else []), *beside], own.history[-1])
-    if found is None:
+    return find_model([*([model] if model else []), *beside], own.history[-1])
+
+
+def _training(model: Path | None, notes: list[str]) -> ChartSection | None:
+    if model is None:
         return None
     try:
-        charts = loss_charts(found)
+        charts = loss_charts(model)
     except InputError as error:
         notes.append(f"There are no curves of the training: {error}")
         return None
-    explanation = f"Losses of {found}, means over neighbouring iterations."
+    explanation = f"Losses of {model}, means over neighbouring iterations."
     return ChartSection("Training", explanation, charts) if charts else None
 
 
-def _trust(pair: Pair, notes: list[str]) -> TrustMap | None:
+def _trust(pair: Pair, model: Path | None, no_trust: str | None) -> tuple[TrustMap | None, str]:
+    """Open the trust map; without one, say why there is none."""
     try:
-        return open_trust(pair)
+        found = open_trust(pair)
     except InputError as error:
-        notes.append(f"The trust map is not shown: {error}")
-        return None
-
-
-def _channels(trust: TrustMap | None) -> list[dict[str, Any]]:
-    """Return what the map's history tells of channels, as far as it does."""
-    found = trust.figures.get("channels") if trust else None
-    channels = found if isinstance(found, list) else []
-    return [one for one in channels if isinstance(one, dict)]
+        return None, f"the trust map is not shown: {error}"
+    if found is None and no_trust is None:
+        no_trust = (
+            f"no trust map was made of this channel: run isosr-pipeline trust {pair.measured.path} "
+            f"{pair.made.path} {model or 'MODEL'}, then make this report again"
+        )
+    elif found is None:
+        no_trust = f"no trust map can be made: {no_trust}"
+    return found, no_trust or ""
 
 
 def _trust_rows(trust: TrustMap | None) -> list[list[float | None]]:
     names = ("channel", "cells", "flagged", "invented", "missing")
-    return [[_figure(one.get(name)) for name in names] for one in _channels(trust)]
+    channels = trust.channels if trust else []
+    return [[_figure(one.get(name)) for name in names] for one in channels]
+
+
+class _Worst(NamedTuple):
+    """A place of the list of the worst."""
+
+    channel: float | None
+    score: float
+    voxel: str
+    um: str
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> _Worst:
+        voxel, um = (", ".join(f"{at:.6g}" for at in found[name]) for name in ("voxel", "um"))
+        return cls(_figure(found.get("channel")), found["score"], voxel, um)
+
+
+def _worst_places(trust: TrustMap | None) -> list[_Worst]:
+    found = trust.worst()[:_MOST_PLACES] if trust else []
+    try:
+        return [_Worst.of(one) for one in found]
+    except (KeyError, TypeError, ValueError):
+        # A map of another program may name places in another way.
+        return []
+
+
+def _worst_pictures(pair: Pair, trust: TrustMap | None, channel: int) -> _Pictures | None:
+    """Read planes through the worst place of the channel that the report is of."""
+    found = trust.worst(channel) if trust else []
+    place = found[0].get("voxel") if found else None
+    if trust is None or not isinstance(place, list | tuple) or len(place) != 3:
+        return None
+    lengths = pair.after.shape
+    centre = Zyx(*(min(max(int(p), 0), n - 1) for p, n in zip(place, lengths, strict=True)))
+    planes = [show(plane, trust.over(plane, pair)) for plane in slices(pair, centre)]
+    where = ", ".join(map(str, centre))
+    explanation = f"At full resolution, through the first of the list: the voxel {where} (z, y, x)."
+    return _Pictures("The worst place", explanation, planes)
 
 
 def _figure(value: object) -> float | None:
@@ -255,10 +297,10 @@ def _figure(value: object) -> float | None:
 
 
 def _trust_cautions(trust: TrustMap | None) -> Iterator[str]:
-    for one in _channels(trust):
+    for one in trust.channels if trust else []:
         flagged = _figure(one.get("flagged_signal"))
-        if flagged is not None and flagged > 0.01:
+        if flagged is not None and flagged > _FLAGGED:
             yield (
                 f"The restored volume does not explain {flagged:.1%} of the cells with signal in "
-                f"channel {one.get('channel')}: look at the trust map over the slices."
+                f"channel {one.get('channel')}: look at the trust map and its worst places."
             )

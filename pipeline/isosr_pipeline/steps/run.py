@@ -16,7 +16,7 @@ from isosr_models.model_folder import write_durably
 from isosr_pipeline.blur.deconvolution import given_psf
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for, tag_of
-from isosr_pipeline.errors import MissingInputError
+from isosr_pipeline.errors import MissingInputError, UnknownBlurError
 from isosr_pipeline.evidence.results import Evaluation
 from isosr_pipeline.leading import leading
 from isosr_pipeline.progress import Reporter, SilentReporter
@@ -29,11 +29,14 @@ from isosr_pipeline.steps.convert import convert
 from isosr_pipeline.steps.evaluate import evaluate
 from isosr_pipeline.steps.report import write_report
 from isosr_pipeline.steps.restore import restore
-from isosr_pipeline.steps.status import is_evaluated
+from isosr_pipeline.steps.status import missing_results
 from isosr_pipeline.steps.train import check_training, train
 from isosr_pipeline.steps.train_in_job import train_in_job, training_resources
 from isosr_pipeline.steps.trust import trust
+from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.training.settings import RichardsonLucySettings
+from isosr_pipeline.trust.beside import mismatch
+from isosr_pipeline.trust.summary import NoTrustMap
 
 Step = Literal["convert", "train", "restore", "evaluate"]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -90,8 +93,6 @@ def _take(brain: Brain, step: Step, reporter: Reporter) -> None:
         _train(brain, reporter)
     elif step == "restore":
         _restore(brain, reporter)
-    elif (found := _evaluated(brain)) is not None:
-        reporter.say(f"{brain.evaluation} is complete already: {found.restored} was measured")
     else:
         _evaluate(brain, reporter)
 
@@ -198,43 +199,82 @@ def _restore(brain: Brain, reporter: Reporter) -> None:
 
 
 def _evaluate(brain: Brain, reporter: Reporter) -> Evaluation:
-    evaluation = evaluate(
-        brain.store,
-        brain.restored,
-        brain.evaluate,
-        _cluster(brain, "cpu", reporter, tasks=1),
-        reporter=reporter,
+    """Make what is missing of figures, trust map and report: each shows those before it."""
+    found = _measured(brain)
+    if found is not None and not missing_results(brain) and not _is_blur_given_since(brain):
+        reporter.say(f"{brain.evaluation} is complete already: {found.restored} was measured")
+        return found
+    figures = found or _measure(brain, reporter)
+    without = _map_trust(brain, brain.trust, reporter) if brain.trust else None
+    write_report(
+        figures,
+        brain.report,
+        model=brain.trained_model,
+        no_trust=without.reason if without else None,
+        is_new=found is None,
     )
-    # Before the figures: where they are there, the step is complete.
-    if brain.trust is not None:
-        _map_trust(brain, brain.trust, reporter)
-    write_report(evaluation, brain.report, model=brain.trained_model)
-    _write(brain.evaluation, evaluation)
-    return evaluation
+    return figures
 
 
-def _map_trust(brain: Brain, settings: TrustSettings, reporter: Reporter) -> None:
-    device = device_on(brain.cluster, settings.device)
-    summary = trust(
-        brain.store,
-        brain.restored,
-        str(brain.trained_model),
-        settings.model_copy(update={"device": device}),
-        _cluster(brain, device, reporter),
-        out=brain.trust_map,
-        if_exists="resume",
-        reporter=reporter,
-    )
+def _measure(brain: Brain, reporter: Reporter) -> Evaluation:
+    cluster = _cluster(brain, "cpu", reporter, tasks=1)
+    found = evaluate(brain.store, brain.restored, brain.evaluate, cluster, reporter=reporter)
+    _write(brain.evaluation, found)
+    return found
+
+
+def _map_trust(brain: Brain, settings: TrustSettings, reporter: Reporter) -> NoTrustMap | None:
+    """Make the map, and say why where no blur is known that it could be made with."""
+    device = device_on(brain.cluster, brain.trust_device)
+    try:
+        summary = trust(
+            brain.store,
+            brain.restored,
+            str(brain.trained_model),
+            settings.model_copy(update={"device": device}),
+            _cluster(brain, device, reporter),
+            out=brain.trust_map,
+            if_exists="overwrite" if _is_map_of_another(brain) else "resume",
+            reporter=reporter,
+        )
+    except UnknownBlurError as error:
+        reporter.say(
+            f"no trust map is made: {error}, or axial_fwhm below trust in the brain file; "
+            "trust: false asks for none"
+        )
+        without = NoTrustMap(restored=str(brain.restored), reason=str(error))
+        _write(brain.trust_summary, without)
+        return without
     _write(brain.trust_summary, summary)
+    return None
+
+
+def _is_map_of_another(brain: Brain) -> bool:
+    """Tell whether the map that is there was made of what has been replaced since."""
+    if not brain.trust_map.exists():
+        return False
+    volumes = (Volume(path) for path in (brain.trust_map, brain.restored, brain.store))
+    return mismatch(*volumes) is not None
+
+
+def _is_blur_given_since(brain: Brain) -> bool:
+    """Tell whether there is no map for want of a blur, and the brain gives one now."""
+    if not brain.trust or brain.trust.axial_fwhm is None:
+        return False
+    try:
+        NoTrustMap.model_validate_json(brain.trust_summary.read_bytes())
+    except ValidationError:
+        return False
+    return True
 
 
 def _write(path: Path, found: BaseModel) -> None:
     write_durably(path, f"{found.model_dump_json(indent=2)}\n".encode())
 
 
-def _evaluated(brain: Brain) -> Evaluation | None:
+def _measured(brain: Brain) -> Evaluation | None:
     """Return the figures that are there, if they are of this volume and what is asked for."""
-    if not is_evaluated(brain):
+    if brain.evaluation in missing_results(brain):
         return None
     try:
         found = Evaluation.model_validate_json(brain.evaluation.read_bytes())

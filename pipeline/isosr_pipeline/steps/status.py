@@ -172,28 +172,44 @@ def status_of_brain(brain: Brain, now: float | None = None) -> list[StepStatus]:
         _filling("convert", brain.store, now),
         _training(brain),
         _filling("restore", brain.restored, now),
-        StepStatus(
-            step="evaluate",
-            state="complete" if is_evaluated(brain) else "not begun",
-            path=str(brain.evaluation),
-        ),
+        _evaluation(brain),
     ]
 
 
-def is_evaluated(brain: Brain) -> bool:
-    """Tell whether there are figures of the restored volume, and none of an earlier one.
+def missing_results(brain: Brain) -> list[Path]:
+    """Return what the step evaluate makes that is not there, or is older than what it tells of.
 
-    So are those of the trust map, if one is asked for.
+    Figures, and what the trust map comes to if one is asked for, are of the restored volume; the
+    report shows all of them.
 
     Parameters
     ----------
     brain : Brain
     """
-    made = [brain.evaluation, *([brain.trust_summary] if brain.trust else [])]
-    if not all(path.is_file() for path in made):
-        return False
-    restored = finished_at(brain.restored)
-    return restored is None or all(path.stat().st_mtime >= restored for path in made)
+    told = [brain.evaluation, *([brain.trust_summary] if brain.trust else [])]
+    restored = finished_at(brain.restored) or 0.0
+    missing = [path for path in told if _written_at(path) < restored]
+    if _written_at(brain.report) < max(restored, *map(_written_at, told)):
+        missing.append(brain.report)
+    return missing
+
+
+def _written_at(path: Path) -> float:
+    return path.stat().st_mtime if path.is_file() else -1.0
+
+
+def _evaluation(brain: Brain) -> StepStatus:
+    missing = missing_results(brain)
+    state: State = "complete"
+    if missing:
+        state = "not begun" if brain.evaluation in missing else "unfinished"
+    detail = ", ".join(path.name for path in missing) if state == "unfinished" else ""
+    return StepStatus(
+        step="evaluate",
+        state=state,
+        path=str(brain.evaluation),
+        detail=detail and f"{detail} not there, or older than what it tells of",
+    )
 
 
 def _filling(step: str, path: Path, now: float | None) -> StepStatus:

@@ -23,6 +23,7 @@ from isosr_pipeline.restoring.fitting import memory_of_block
 from isosr_pipeline.restoring.models import IDENTITY
 from isosr_pipeline.settings import IfExists, TrustSettings
 from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.trust.beside import map_beside
 from isosr_pipeline.trust.blurs import ask_for_fit
 from isosr_pipeline.trust.evidence import Terms
 from isosr_pipeline.trust.matching import match
@@ -104,11 +105,6 @@ def trust(
         summary = _summary(plan, output, terms)
         output.finish(output.windows(_LABEL), summary.model_dump(mode="json"))
     return summary
-
-
-def map_beside(restored: Path) -> Path:
-    """Return where the map of a restored volume goes: ``x.zarr`` becomes ``x.trust.zarr``."""
-    return restored.with_name(f"{restored.name.removesuffix('.zarr')}.trust.zarr")
 
 
 def _block(client: Client, plan: TrustPlan) -> Zyx:

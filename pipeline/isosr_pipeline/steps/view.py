@@ -7,7 +7,11 @@ import getpass
 import os
 import socket
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from html import escape
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from isosr_pipeline.interrupts import stop_requests
 from isosr_pipeline.viewing.layers import Scene
@@ -54,9 +58,37 @@ async def _serve(server: ViewServer, say: Callable[[str], None], browse: bool) -
         for line in announce(server):
             say(line)
         serving = asyncio.create_task(server.run(stop))
-        if browse and _has_screen():
-            await asyncio.to_thread(webbrowser.open, server.url)
-        await serving
+        with ExitStack() as until_stopped:
+            if browse and _has_screen():
+                page = until_stopped.enter_context(leading_page(server.url))
+                await asyncio.to_thread(webbrowser.open, page.as_uri())
+            await serving
+
+
+@contextmanager
+def leading_page(url: str) -> Iterator[Path]:
+    """Write a page that leads to an address, which only this user can read.
+
+    The command line of a browser is seen by all users of the machine; the address holds a secret.
+
+    Parameters
+    ----------
+    url : str
+
+    Yields
+    ------
+    Path
+        A file of mode 0600, removed at the end.
+    """
+    shown = escape(url)
+    # Which makes it so that nobody else can read it.
+    with NamedTemporaryFile("w", prefix="isosr-view-", suffix=".html", encoding="utf-8") as file:
+        file.write(
+            f'<!doctype html><meta charset="utf-8"><title>isosr-pipeline view</title>\n'
+            f'<meta http-equiv="refresh" content="0; url={shown}"><a href="{shown}">volumes</a>\n'
+        )
+        file.flush()
+        yield Path(file.name)
 
 
 def _has_screen() -> bool:
@@ -66,10 +98,13 @@ def _has_screen() -> bool:
     )
 
 
-def unfinished(scene: Scene) -> list[str]:
-    """Say which of the volumes are still being filled; lines of text."""
+def remarks(scene: Scene) -> list[str]:
+    """Say what is not shown, and which volumes are still being filled; lines of text."""
     return [
-        f"{layer.volume.path} is not complete: what is not there yet is shown as zero"
-        for layer in scene.layers
-        if layer.volume.attributes is not None and not layer.volume.attributes.complete
+        *scene.notes,
+        *(
+            f"{layer.volume.path} is not complete: what is not there yet is shown as zero"
+            for layer in scene.layers
+            if layer.volume.attributes is not None and not layer.volume.attributes.complete
+        ),
     ]

@@ -268,9 +268,11 @@ class RichardsonLucySettings(TrainSettings, RichardsonLucyConfig):
     @model_validator(mode="after")
     def _one_psf(self) -> Self:
         if self.psf is None and self.axial_fwhm is None:
-            raise _refused(
-                {"axial_fwhm": ("richardson-lucy needs the PSF: this, in µm, or psf, a file", None)}
+            text = (
+                "richardson-lucy needs the PSF; give --axial-fwhm UM or --psf PSF.tif, in a brain "
+                "file axial_fwhm or psf"
             )
+            raise _refused({"axial_fwhm": (text, None)})
         if self.psf is not None and (self.axial_fwhm is not None or self.lateral_fwhm):
             raise _refused({"psf": ("is given besides a width; give one of them", str(self.psf))})
         if self.psf is None and self.psf_voxel_size is not None:

@@ -17,7 +17,7 @@ from isosr_models.reblurring import Reblur, kernel_reblur, load_reblur
 from isosr_pipeline.blur.deconvolution import gaussian
 from isosr_pipeline.blur.residual import is_of_self_blur, recorded_blur
 from isosr_pipeline.devices import choose_device
-from isosr_pipeline.errors import InputError
+from isosr_pipeline.errors import InputError, UnknownBlurError
 from isosr_pipeline.restoring.fitting import Fit, least_of, measured_fit
 from isosr_pipeline.restoring.models import IDENTITY
 from isosr_pipeline.settings import Device
@@ -73,8 +73,10 @@ def known_blur(model: str, axial_fwhm: float | None, voxel_size: float) -> Known
 
     Raises
     ------
+    UnknownBlurError
+        When the model knows no blur, and none is given.
     InputError
-        When the model knows no blur, and none is given; when one that is given is too long.
+        When one that is given is too long.
     ModelFormatError
         When the folder is no whole model.
     """
@@ -86,7 +88,7 @@ def known_blur(model: str, axial_fwhm: float | None, voxel_size: float) -> Known
             )
         return KnownBlur(None, axial_fwhm / voxel_size)
     if model == IDENTITY:
-        raise InputError(f"{IDENTITY} knows no blur; {_REMEDY}")
+        raise UnknownBlurError(f"{IDENTITY} knows no blur; {_REMEDY}")
     folder = Path(model)
     try:
         if is_of_self_blur(folder):
@@ -98,7 +100,9 @@ def known_blur(model: str, axial_fwhm: float | None, voxel_size: float) -> Known
     except ModelFormatError as error:
         # What is wrong with the folder itself is said as it is.
         read_description(folder)
-        raise InputError(f"{model} knows no blur that can be used ({error}); {_REMEDY}") from error
+        raise UnknownBlurError(
+            f"{model} knows no blur that can be used ({error}); {_REMEDY}"
+        ) from error
     return found
 
 

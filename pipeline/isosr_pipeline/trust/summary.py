@@ -111,6 +111,20 @@ class TrustSummary(_Found):
     worst: tuple[WorstPlace, ...]
 
 
+class NoTrustMap(_Found):
+    """What is kept where no map can be made.
+
+    Attributes
+    ----------
+    restored : str
+        Path.
+    reason : str
+    """
+
+    restored: str
+    reason: str
+
+
 class Tally:
     """Adds up what was recorded of regions.
 

@@ -13,6 +13,7 @@ from isosr_pipeline.geometry import Box
 from isosr_pipeline.store.intensity import CONFOCAL
 from isosr_pipeline.store.metadata import display_limits
 from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.trust.beside import map_beside, mismatch
 
 Range = tuple[float, float]
 
@@ -57,11 +58,14 @@ class Scene:
     restored : Layer or None
     trust : Layer or None
         Drawn over the restored volume, or the measured one where there is no other.
+    notes : tuple of str
+        What is not shown, and why.
     """
 
     measured: Layer
     restored: Layer | None = None
     trust: Layer | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def layers(self) -> list[Layer]:
@@ -79,12 +83,14 @@ def open_scene(store: Path, restored: Path | None, trust: Path | None) -> Scene:
     store : Path
     restored : Path or None
     trust : Path or None
-        None: the one that lies beside the restored volume, if there is one.
+        None: the one that lies beside the restored volume, if there is one; it is left out where it
+        is of another restoration.
 
     Raises
     ------
     InputError
-        When one is no OME-Zarr volume, or the volumes have no place in common.
+        When one is no OME-Zarr volume, the volumes have no place in common, or `trust` is of
+        another restoration.
     """
     measured = Volume(store)
     ranges = _ranges(measured)
@@ -96,23 +102,34 @@ def open_scene(store: Path, restored: Path | None, trust: Path | None) -> Scene:
         same = all(channel in known for channel in own)
         chosen = tuple(known[channel] for channel in own) if same else _ranges(volume)
         layers.append(Layer("restored", volume, chosen))
-        trust = trust or _if_there(trust_beside(restored))
-    overlay = None
-    if trust is not None:
-        volume = Volume(trust)
-        overlay = Layer("trust", volume, _ranges(volume))
+    shown = layers[1] if restored is not None else None
+    overlay, left_out = _overlay(trust, shown)
     for other in (*layers[1:], *([overlay] if overlay else [])):
         _require_overlap(layers[0], other)
-    return Scene(layers[0], layers[1] if restored is not None else None, overlay)
+    return Scene(layers[0], shown, overlay, (left_out,) if left_out else ())
 
 
-def trust_beside(restored: Path) -> Path:
-    """Return where the trust map of a restored volume lies unless it was written elsewhere."""
-    return restored.with_name(f"{restored.name.removesuffix('.zarr')}.trust.zarr")
+def _overlay(named: Path | None, restored: Layer | None) -> tuple[Layer | None, str | None]:
+    """Open the trust map that is named, or lies beside the restored volume and is of it.
 
-
-def _if_there(path: Path) -> Path | None:
-    return path if path.exists() else None
+    Returns
+    -------
+    tuple of (Layer or None, str or None)
+        The map, and why one that lies there is left out.
+    """
+    path = named
+    if path is None and restored is not None:
+        path = map_beside(restored.volume.path)
+        path = path if path.exists() else None
+    if path is None:
+        return None, None
+    volume = Volume(path)
+    problem = mismatch(volume, restored.volume) if restored else None
+    if problem is None:
+        return Layer("trust", volume, _ranges(volume)), None
+    if named is not None:
+        raise InputError(problem)
+    return None, f"the trust map is left out: {problem}"
 
 
 def _ranges(volume: Volume) -> tuple[Range, ...]:

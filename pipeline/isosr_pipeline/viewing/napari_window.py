@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,9 @@ class ChannelLevel:
         return np.asarray(self._array[(self._channel, *inner)])
 
 
-def show_in_napari(store: Path, restored: Path | None, trust: Path | None) -> None:
+def show_in_napari(
+    store: Path, restored: Path | None, trust: Path | None, say: Callable[[str], None]
+) -> None:
     """Show volumes one over the other in napari until its window is closed.
 
     Parameters
@@ -53,6 +56,8 @@ def show_in_napari(store: Path, restored: Path | None, trust: Path | None) -> No
     restored : Path or None
     trust : Path or None
         None: the one that lies beside the restored volume, if there is one.
+    say : callable
+        Called with what is not shown.
 
     Raises
     ------
@@ -72,6 +77,8 @@ def show_in_napari(store: Path, restored: Path | None, trust: Path | None) -> No
             "set); leave out --napari to look in the browser, from another machine too"
         )
     scene = open_scene(store, restored, trust)
+    for line in scene.notes:
+        say(line)
     viewer = napari.Viewer(title=scene.measured.volume.path.name)
     for options in napari_layers(scene):
         viewer.add_image(**options)

@@ -27,6 +27,7 @@ from isosr_pipeline.viewing.state import Layout, neuroglancer_state
 from isosr_pipeline.viewing.store_files import StoreFiles
 
 _PIECE = 1 << 20
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _HEADERS = {
     # The browser itself refuses whatever is not of this server. The client's decoders evaluate
     # code that they make.
@@ -73,10 +74,15 @@ class _Events(_Closed, neuroglancer.server.EventStreamHandler):  # type: ignore[
 class _Start(_Closed):
     """Leads to the client, with the volumes at the address by which the browser came."""
 
-    def initialize(self, scene: Scene, layout: Layout, token: str) -> None:
-        self._scene, self._layout, self._token = scene, layout, token
+    def initialize(
+        self, scene: Scene, layout: Layout, token: str, names: frozenset[str] | None
+    ) -> None:
+        self._scene, self._layout, self._token, self._names = scene, layout, token, names
 
     def get(self) -> None:
+        # A name of somebody else's, by which the browser came here, would be led to.
+        if self._names is not None and self.request.host_name not in self._names:
+            raise HTTPError(403)
         here = f"{self.request.protocol}://{self.request.host}"
         state = neuroglancer_state(self._scene, f"{here}/{self._token}/stores", self._layout)
         self.redirect(to_url(state, f"{here}/v/{self._token}/"))
@@ -183,6 +189,7 @@ class ViewServer:
         self.port = int(bound[0][1])
         self.is_private = all(ip_address(name[0]).is_loopback for name in bound)
         shown = socket.gethostname() if host in ("0.0.0.0", "::", "") else host  # noqa: S104
+        self._host = _bracketed(shown).lower()
         self.url = f"http://{_bracketed(shown)}:{self.port}/{self._token}/"
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -203,7 +210,9 @@ class ViewServer:
         viewer = UnsynchronizedViewerBase(token=token, allow_credentials=False)
         place = {"server": _Place(token, {token: viewer})}
         names = "|".join(self._stores)
-        start = {"scene": self._scene, "layout": self._layout, "token": token}
+        # Ports differ where ssh leads here.
+        own = frozenset({*_LOOPBACK, self._host}) if self.is_private else None
+        start = {"scene": self._scene, "layout": self._layout, "token": token, "names": own}
         return Application(
             [
                 (rf"/{token}/", _Start, start),

@@ -1,0 +1,88 @@
+"""The step evaluate of a brain: figures, trust map and report, of which each shows those before."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+from isosr_models.model_folder import save_model
+from isosr_models.unet import UNet3d
+from isosr_pipeline.brain import read_brain
+from isosr_pipeline.steps.status import status_of_brain
+from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.tiffs import write_tiff
+
+
+@pytest.fixture
+def evaluated(cluster, tmp_path, monkeypatch):
+    """A brain that is restored, and how often it was measured."""
+    image = np.random.default_rng(1).poisson(50, (40, 36, 34))
+    image[18:22, 16:20, 15:19] += 400
+    write_tiff(tmp_path / "blurred.tif", image.astype(np.uint16), (1.0, 1.0, 1.0))
+    content = {
+        "source": "blurred.tif",
+        "output": "out",
+        "convert": {"chunk": 16, "shard": 32},
+        "train": {"method": "richardson-lucy", "axial_fwhm": 3, "iterations": 2},
+        "restore": {"chunk": 16, "shard": 32, "device": "cpu"},
+    }
+    path = tmp_path / "brain.yaml"
+    path.write_text(yaml.safe_dump(content))
+    monkeypatch.setattr("isosr_pipeline.steps.run.cluster_for", lambda *_, **__: cluster)
+    measured = []
+    module = sys.modules["isosr_pipeline.steps.run"]
+    measure = module.evaluate
+    monkeypatch.setattr(module, "evaluate", lambda *a, **k: measured.append(a) or measure(*a, **k))
+    return path, measured
+
+
+def test_what_is_missing_of_an_evaluation_is_made_and_no_more(evaluated, isosr, capsys):
+    path, measured = evaluated
+    assert isosr("run", path) == 0
+    brain = read_brain(path)
+    made = [brain.evaluation, brain.report, brain.trust_summary]
+    for again in (("run", path), ("run", path, "--step", "evaluate")):
+        capsys.readouterr()
+        assert isosr(*again) == 0
+        assert "evaluation.json is complete already" in capsys.readouterr().err.replace("\n", "")
+    for result in made[1:]:
+        result.unlink()
+        (*_, state) = status_of_brain(brain)
+        assert (state.state, result.name in state.detail) == ("unfinished", True)
+        assert isosr("run", path) == 0
+        assert all(one.is_file() for one in made)
+    assert len(measured) == 1
+    # The restored volume is replaced: the map of the earlier one is, too.
+    volume = Volume(brain.restored, writable=True)
+    volume.update(volume.require_own().model_copy(update={"id": "another"}))
+    assert status_of_brain(brain)[-1].state == "not begun"
+    assert isosr("run", path, "--step", "evaluate") == 0
+    assert len(measured) == 2
+    parameters = Volume(brain.trust_map).require_own().history[-1].parameters
+    assert parameters["source_id"] == "another"
+
+
+def test_without_a_known_blur_the_page_says_why_there_is_no_map(evaluated, isosr, capsys):
+    path, measured = evaluated
+    for step in ("convert", "train", "restore"):
+        assert isosr("run", path, "--step", step) == 0
+    content = yaml.safe_load(path.read_text())
+    plain = path.parent / "plain"
+    options = {"window_percentiles": (0.03, 99.97), "training": {}}
+    save_model(plain, {"generator": UNet3d(4)}, method="ot-cyclegan", **options)
+    path.write_text(yaml.safe_dump({**content, "model": "plain"}))
+    assert isosr("run", path, "--step", "evaluate") == 0
+    assert "no trust map is made" in capsys.readouterr().err
+    brain = read_brain(path)
+    assert "plain knows no blur that can be used" in brain.report.read_text()
+    assert not brain.trust_map.exists()
+    assert isosr("run", path, "--step", "evaluate") == 0
+    assert "is complete already" in capsys.readouterr().err.replace("\n", "")
+    # Given since, it is tried again.
+    path.write_text(yaml.safe_dump({**content, "model": "plain", "trust": {"axial_fwhm": 3}}))
+    assert isosr("run", path, "--step", "evaluate") == 2
+    assert "was made with another model" in capsys.readouterr().err
+    assert len(measured) == 1
