@@ -92,7 +92,7 @@ class Sharpness(Result):
     z_per_um, y_per_um, x_per_um : float
         Root mean square slope over the standard deviation, per µm.
     axial_lateral_ratio : float
-        That along z over the mean along y and x. Noise draws it towards 1.
+        That along z over the mean along y and x.
     """
 
     z_per_um: float
@@ -132,7 +132,7 @@ class Figures(Result):
         Axial over lateral spectral amplitude: 1 if isotropic, below if blurred along z. None
         where no part of the volume carries signal, or it is thinner than 16 voxels.
     sharpness : Sharpness or None
-        None where all is flat.
+        None where all is flat, or noise.
     correlation : dict of str to ShellCorrelation or None
         Along ``"z"``, ``"y"`` and ``"x"``.
     spectra : dict of str to Spectrum or None
