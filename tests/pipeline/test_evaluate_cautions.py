@@ -46,18 +46,14 @@ def test_the_truth_gives_no_warning(make_store, cluster, scene):
 def good(client, tmp_path_factory):
     """A perfect result, with a reference and spots, of which nothing is to be warned."""
     folder = tmp_path_factory.mktemp("good")
-    made = simulate("beads", (64, 96, 96), Acquisition(photons=5000, z_step=2), seed=2)
+    made = simulate("beads", (65, 96, 96), Acquisition(photons=5000, z_step=2), seed=2)
     for name, voxels, size in (
         ("image", made.image, made.image_voxel_size),
         ("truth", made.truth, made.truth_voxel_size),
     ):
         write_tiff(folder / f"{name}.tif", voxels, size)
-        convert(
-            folder / f"{name}.tif",
-            folder / f"{name}.zarr",
-            ConvertSettings(),
-            lambda: nullcontext(client),
-        )
+        source, store = folder / f"{name}.tif", folder / f"{name}.zarr"
+        convert(source, store, ConvertSettings(), lambda: nullcontext(client))
     settings = EvaluateSettings(reference=folder / "truth.tif", rois=6, spots=True)
     store, restored = folder / "image.zarr", folder / "truth.zarr"
     return evaluate(store, restored, settings, lambda: nullcontext(client))

@@ -68,5 +68,7 @@ class SlopeSums:
         """
         if not self.variance > _LEAST_SIGNAL * self.noise or self.variance <= 0:
             return None
-        z, y, x = (math.sqrt(max(square, 0.0) / self.variance) for square in self.squares)
+        if not (self.squares > 0).all():
+            return None
+        z, y, x = (math.sqrt(square / self.variance) for square in self.squares)
         return z, y, x

@@ -73,9 +73,7 @@ def _sharpness(slopes: SlopeSums, voxel_um: float) -> Sharpness | None:
     if slopes.sharpness is None:
         return None
     z, y, x = (slope / voxel_um for slope in slopes.sharpness)
-    return Sharpness(
-        z_per_um=z, y_per_um=y, x_per_um=x, axial_lateral_ratio=2 * z / max(y + x, 1e-12)
-    )
+    return Sharpness(z_per_um=z, y_per_um=y, x_per_um=x, axial_lateral_ratio=2 * z / (y + x))
 
 
 def _correlation(shells: ShellSums, voxel_um: float) -> dict[str, ShellCorrelation]:
