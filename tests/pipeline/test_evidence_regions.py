@@ -351,3 +351,9 @@ def test_slabs_of_a_coarse_level_are_those_of_the_volume(make_store, monkeypatch
     assert CoarsePart.of(part, volume, 0).means(borders) == pytest.approx(expected, rel=0.02)
     monkeypatch.setattr("isosr_pipeline.foreground.MOST_VOXELS", 1)
     assert CoarsePart.of(part, volume, 0) is None
+
+
+def test_as_many_regions_are_drawn_as_are_asked_for(stripe):
+    volume, part = stripe
+    drawn = [plane_of(box) for box in draw_regions(Places(part, volume, 0), 10, seed=0).boxes]
+    assert [drawn.count(plane) for plane in ("xy", "xz", "yz")] == [4, 3, 3]
