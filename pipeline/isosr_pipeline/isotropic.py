@@ -137,16 +137,7 @@ class IsotropicView:
             Intensities as stored.
         """
         found = self.measured(box)
-        data = self.volume.read(channel, found.box).astype(np.float32)
-        planes = data if is_run(found.below) else data[found.below]
-        if found.share.any():
-            share = found.share[:, None, None]
-            above = data[found.below + (found.share > 0)]
-            planes = planes[: len(share)] * (1 - share) + above * share
-        for axis, indices in ((1, found.rows), (2, found.columns)):
-            if not is_run(indices):
-                planes = np.take(planes, indices, axis=axis)
-        return planes
+        return found.resampled(self.volume.read(channel, found.box))
 
 
 @dataclass(frozen=True)
@@ -196,6 +187,29 @@ class Measured(NamedTuple):
     share: NDArray[np.float32]
     rows: NDArray[np.intp]
     columns: NDArray[np.intp]
+
+    def resampled(self, voxels: NDArray[Any]) -> NDArray[np.float32]:
+        """Make the box of the grid.
+
+        Parameters
+        ----------
+        voxels : ndarray, (z, y, x)
+            What was measured in `box`.
+
+        Returns
+        -------
+        ndarray, (z, y, x) float32
+        """
+        data = voxels.astype(np.float32)
+        planes = data if is_run(self.below) else data[self.below]
+        if self.share.any():
+            share = self.share[:, None, None]
+            above = data[self.below + (self.share > 0)]
+            planes = planes[: len(share)] * (1 - share) + above * share
+        for axis, indices in ((1, self.rows), (2, self.columns)):
+            if not is_run(indices):
+                planes = np.take(planes, indices, axis=axis)
+        return planes
 
 
 def locate(

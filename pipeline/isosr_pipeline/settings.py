@@ -244,9 +244,19 @@ class RestoreSettings(Settings):
 
 
 def _for_reference(value: Value, info: ValidationInfo) -> Value:
-    if value and info.data.get("reference", "") is None:
+    is_given = value is not None and value != ()
+    if is_given and info.data.get("reference", "") is None:
         raise ValueError("is for a reference; give one too")
     return value
+
+
+_ROIS = 120
+"""Sections that are drawn unless another number is given."""
+
+
+def _rois_for_reference(value: int, info: ValidationInfo) -> int:
+    # Results hold the default, also those without a reference.
+    return value if value == _ROIS else _for_reference(value, info)
 
 
 class EvaluateSettings(Settings):
@@ -260,7 +270,10 @@ class EvaluateSettings(Settings):
     reference_axes : str or None
         Axes of the reference that run along z, y, x of the restored volume, where it shows the
         specimen from another side: ``"y,-z,x"``. None: z, y, x.
+    reference_channel : int or None
+        Of the reference. None: the channel of the source that was restored, or the only one.
     channel : int
+        Of the restored volume.
     roi : tuple of RegionOfInterest
         Sections of the restored volume in which it is compared with the reference; none: they are
         drawn.
@@ -274,9 +287,10 @@ class EvaluateSettings(Settings):
 
     reference: Path | None = None
     reference_axes: Annotated[AxisOrder | None, AfterValidator(_for_reference)] = None
+    reference_channel: Annotated[NonNegativeInt | None, AfterValidator(_for_reference)] = None
     channel: int = Field(0, ge=0)
     roi: Annotated[tuple[Roi, ...], AfterValidator(_for_reference)] = ()
-    rois: Annotated[int, Field(ge=3, le=3000)] = 120
+    rois: Annotated[int, Field(ge=3, le=3000), AfterValidator(_rois_for_reference)] = _ROIS
     spots: bool = False
     seed: Seed = 0
 

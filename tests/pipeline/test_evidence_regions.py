@@ -15,8 +15,9 @@ from skimage.metrics import structural_similarity
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.evidence.cubes import MOST_CUBES, choose_cubes
 from isosr_pipeline.evidence.distribution import Distribution
-from isosr_pipeline.evidence.drift import slab_borders, slab_means
+from isosr_pipeline.evidence.drift import CoarsePart, slab_borders
 from isosr_pipeline.evidence.places import Places
+from isosr_pipeline.evidence.reference import Reference
 from isosr_pipeline.evidence.rois import (
     Fitted,
     MeasureRegion,
@@ -118,7 +119,7 @@ def test_regions_are_compared_after_the_fit_of_each_volume():
     truth = textured((20, 30, 40))
     before, after = truth + 5 * textured((20, 30, 40), 1), 0.5 * truth + 3
     volumes = (Fitted(Array(before), 0.8, 2.0), Fitted(Array(after), 2.0, -6.0))
-    job = pickle.loads(pickle.dumps(MeasureRegion(Array(truth), volumes, 0, 90.0)))  # noqa: S301
+    job = pickle.loads(pickle.dumps(MeasureRegion(Reference(Array(truth), 0), volumes, 0, 90.0)))  # noqa: S301
     boxes = [
         Box(Zyx(5, 0, 0), Zyx(6, 30, 40)),
         Box(Zyx(0, 7, 3), Zyx(20, 8, 33)),
@@ -275,10 +276,9 @@ def test_what_was_asked_for_is_the_same_after_json():
 
 def test_slabs_have_the_mean_of_their_planes(stripe, make_store):
     volume, part = stripe
-    borders = slab_borders(part.shape.z)
-    assert len(borders) == 37
     borders = np.array([0, 12, 24, 36])
-    means = slab_means(part, volume, 0, borders)
+    coarse = CoarsePart.of(part, volume, 0)
+    means = coarse.means(borders)
     dense = part.read(0, Box.whole(part.shape))
     expected = [dense[a:b].mean() for a, b in itertools.pairwise(borders)]
     assert means == pytest.approx(expected, rel=0.01)
@@ -287,10 +287,57 @@ def test_slabs_have_the_mean_of_their_planes(stripe, make_store):
     brighter[24:] *= 1.1
     other = make_store(brighter)
     whole = Part(IsotropicView(ReopenedVolume.of(other)), Box.whole(brighter.shape), [0])
-    drift = drift_of(borders, means, slab_means(whole, other, 0, borders), 0.5)
+    drift = drift_of(borders, coarse, CoarsePart.of(whole, other, 0), 0.5)
     assert drift.borders_um == (0, 6, 12, 18)
-    assert drift.relative_change[0] == pytest.approx(0, abs=0.01)
-    assert drift.largest_relative_change == pytest.approx(0.1, abs=0.015)
+    assert drift.background == pytest.approx(97, abs=3)
+    change = 0.1 * means[2] / (dense.mean() - drift.background)
+    assert drift.relative_change[0] == pytest.approx(0, abs=0.02)
+    assert drift.largest_relative_change == pytest.approx(change, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("depth", "planes_per_voxel", "slabs"),
+    [(20, 1.0, 1), (63, 1.0, 1), (64, 1.0, 2), (300, 1.0, 9), (300, 0.2, 3), (9999, 1.0, 64)],
+)
+def test_slabs_are_thicker_than_a_psf(depth, planes_per_voxel, slabs):
+    borders = slab_borders(depth, planes_per_voxel)
+    assert len(borders) == slabs + 1
+    assert (borders[0], borders[-1]) == (0, depth)
+    assert np.diff(borders).min() >= min(depth, 32)
+
+
+def test_an_offset_does_not_hide_a_lost_slab(make_store):
+    rough = ndimage.gaussian_filter(np.random.default_rng(3).normal(0, 25, (96, 48, 48)), 2)
+    signal = 50 * np.maximum(rough - 1, 0)
+    before = np.random.default_rng(0).poisson(1000 + signal).astype(np.uint16)
+    after = before.copy()
+    after[32:64] = 1000
+    seen = []
+    for voxels in (before, after):
+        volume = make_store(voxels)
+        part = Part(IsotropicView(ReopenedVolume.of(volume)), Box.whole(voxels.shape), [0])
+        seen.append(CoarsePart.of(part, volume, 0))
+    drift = drift_of(slab_borders(96, 1.0), *seen, 0.5)
+    assert len(drift.before) == 3
+    assert 10 < signal.mean() < 100
+    assert drift.background == pytest.approx(1000, rel=0.02)
+    assert drift.largest_relative_change == drift.relative_change[1] < -0.3
+    assert drift.relative_change[0] == pytest.approx(0, abs=1e-9)
+    assert drift.relative_change[2] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_part_that_was_not_acquired_is_no_background(make_store):
+    voxels = np.full((40, 64, 64), 200, np.uint16)
+    voxels[:, :, :20] = 0
+    voxels[10:30, 30:50, 40:60] = 300
+    volume = make_store(voxels)
+    part = Part(IsotropicView(ReopenedVolume.of(volume)), Box.whole(voxels.shape), [0])
+    assert CoarsePart.of(part, volume, 0).background > 90
+    empty = make_store(np.zeros((8, 8, 8), np.uint8))
+    part = Part(IsotropicView(ReopenedVolume.of(empty)), Box.whole((8, 8, 8)), [0])
+    coarse = CoarsePart.of(part, empty, 0)
+    assert coarse.background is None
+    assert drift_of(slab_borders(8, 1.0), coarse, coarse, 1.0) is None
 
 
 def test_slabs_of_a_coarse_level_are_those_of_the_volume(make_store, monkeypatch):
@@ -301,6 +348,12 @@ def test_slabs_of_a_coarse_level_are_those_of_the_volume(make_store, monkeypatch
     monkeypatch.setattr("isosr_pipeline.foreground.MOST_VOXELS", 200_000)
     borders = np.array([0, 9, 20, 50])
     expected = [voxels[a:b].mean() for a, b in itertools.pairwise(borders)]
-    assert slab_means(part, volume, 0, borders) == pytest.approx(expected, rel=0.02)
+    assert CoarsePart.of(part, volume, 0).means(borders) == pytest.approx(expected, rel=0.02)
     monkeypatch.setattr("isosr_pipeline.foreground.MOST_VOXELS", 1)
-    assert slab_means(part, volume, 0, borders) is None
+    assert CoarsePart.of(part, volume, 0) is None
+
+
+def test_as_many_regions_are_drawn_as_are_asked_for(stripe):
+    volume, part = stripe
+    drawn = [plane_of(box) for box in draw_regions(Places(part, volume, 0), 10, seed=0).boxes]
+    assert [drawn.count(plane) for plane in ("xy", "xz", "yz")] == [4, 3, 3]

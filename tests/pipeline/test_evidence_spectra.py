@@ -5,17 +5,23 @@ from __future__ import annotations
 import functools
 import operator
 import pickle
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from isosr_pipeline.evidence.cubes import MeasureCube
 from isosr_pipeline.evidence.extremes import ExtremeCounts
 from isosr_pipeline.evidence.sections import PLANES, SectionSpectra
 from isosr_pipeline.evidence.shells import ShellSums
 from isosr_pipeline.evidence.slopes import SMOOTHING, SlopeSums
+from isosr_pipeline.evidence.summing_up import figures_of
 from isosr_pipeline.evidence.transforms import Transform
 from isosr_pipeline.geometry import Box, Zyx
+from isosr_pipeline.isotropic import IsotropicView, Part
+from isosr_pipeline.simulation.volume import Acquisition, simulate
 
 EDGE = 64
 
@@ -51,10 +57,55 @@ def test_the_resolution_is_where_a_band_ends():
         assert abs(sums.correlation(axis)[beyond].mean()) < 0.1
 
 
-def test_noise_resolves_nothing_and_detail_without_noise_all():
+def test_noise_resolves_nothing_and_detail_above_noise_all():
     assert added(ShellSums, [white(s, 32) for s in range(6)]).resolved(0) is None
-    smooth = band_limited(1, (2, 0.24, 0.24))
-    assert ShellSums.of(Transform(smooth)).resolved(0) == 0.5
+    detail = band_limited(1, (0.6, 0.1, 0.1))
+    noise = detail.std() * white(2)
+    assert ShellSums.of(Transform(detail + noise)).resolved(0) == 0.5
+
+
+SMOOTHERS = {
+    "gaussian": lambda noise: ndimage.gaussian_filter(noise, 0.6),
+    "wide gaussian": lambda noise: ndimage.gaussian_filter(noise, 1.0),
+    "median": lambda noise: ndimage.median_filter(noise, 3),
+}
+
+
+@pytest.mark.parametrize("smooth", SMOOTHERS.values(), ids=SMOOTHERS)
+def test_smooth_noise_is_no_detail(smooth):
+    sums = ShellSums.of(Transform(smooth(white(11))))
+    for axis in range(3):
+        assert sums.correlation(axis)[5:].min() > 0.2
+        assert sums.noise_correlation(axis) > 0.5
+        assert sums.resolved(axis) is None
+
+
+def test_only_noise_of_the_rows_that_are_compared_must_be_independent():
+    """For x these are rows along y; so it is after interpolation along z, for all axes."""
+    signal = band_limited(12, (0.3, 0.3, 0.3))
+    noise = signal.std() * white(13)
+    sums = ShellSums.of(Transform(signal + ndimage.gaussian_filter1d(noise, 1.0, axis=1)))
+    assert [sums.resolved(axis) is None for axis in range(3)] == [True, False, True]
+    planes = (signal + noise)[::2]
+    between = (planes[:-1] + planes[1:]) / 2
+    doubled = np.stack([planes[:-1], between], axis=1).reshape(-1, EDGE, EDGE)
+    sums = ShellSums.of(Transform(doubled))
+    assert all(abs(sums.noise_correlation(axis)) < 0.1 for axis in range(3))
+
+
+def test_a_volume_without_noise_has_no_shell_correlation_to_tell():
+    image = simulate("cells", (48, 48, 48), Acquisition(photons=60000), seed=0).truth
+    figures = figures_of(_sums(image), None, 0.5, is_float=False)
+    found = figures.correlation["z"]
+    assert (found.resolution_um, found.at_limit, found.noise_correlates) == (None, False, True)
+    noisy = np.random.default_rng(0).poisson(image / 100)
+    found = figures_of(_sums(noisy), None, 0.5, is_float=False).correlation["z"]
+    assert found.noise_correlation < 0.1
+    assert 1 < found.resolution_um < 2
+
+
+def _sums(voxels):
+    return MeasureCube(part_of(voxels), 0)(Box.whole(voxels.shape))
 
 
 def test_the_shell_correlation_is_that_of_even_and_odd_rows():
@@ -134,24 +185,39 @@ def test_sharpness_is_that_of_a_gaussian():
 )
 def test_voxels_at_the_ends_of_the_dtype_are_counted(dtype, values, zeros, top):
     stored = np.array(values, dtype).reshape(1, 2, 2)
-    # Figures are taken of float32, as which volumes are resampled.
-    counts = ExtremeCounts.of(stored.astype(np.float32), stored.dtype)
+    counts = ExtremeCounts.of(stored)
     assert (counts.voxels, counts.zeros, counts.top) == (4, zeros, top)
     assert (counts.low, counts.high) == (float(stored.min()), float(stored.max()))
 
 
-class _Block:
-    shape = Zyx(32, 32, 64)
+def test_saturation_is_counted_in_measured_planes():
+    """No interpolated plane is saturated where only one in three is."""
+    voxels = np.full((17, 32, 32), 100, np.uint16)
+    voxels[5, :8] = 65535
+    part = part_of(voxels, z=3.0)
+    assert part.shape == (49, 32, 32)
+    extremes = MeasureCube(part, 0)(Box(Zyx(0, 0, 0), Zyx(32, 32, 32))).extremes
+    # Planes 0 to 11 lie around that cube.
+    assert (extremes.voxels, extremes.top) == (12 * 32 * 32, 8 * 32)
 
-    def __init__(self):
-        self.values = white(9)[:32, :32]
 
-    def read(self, channel, box):
-        return self.values[box.slices]
+def part_of(voxels, z=1.0):
+    image = SimpleNamespace(
+        path="array",
+        shape=(1, *voxels.shape),
+        voxel_size=(z, 1.0, 1.0),
+    )
+    image.read = partial(_read, voxels)
+    view = IsotropicView(image)
+    return Part(view, Box.whole(view.shape), [0])
+
+
+def _read(voxels, channel, box):
+    return voxels[box.slices]
 
 
 def test_cubes_add_up_in_any_order_and_travel():
-    job = MeasureCube(_Block(), 0, np.dtype(np.float64))
+    job = MeasureCube(part_of(white(9)[:32, :32]), 0)
     boxes = [Box(Zyx(0, 0, x), Zyx(32, 32, x + 32)) for x in (0, 16, 32)]
     a, b, c = (pickle.loads(pickle.dumps(job(box))) for box in boxes)  # noqa: S301 - our own bytes
     one, other = (a + b) + c, c + (b + a)

@@ -153,3 +153,21 @@ def test_a_section_without_a_spot_has_no_widths():
     spot = np.exp(-0.5 * (((rows - 9.3) / 2) ** 2 + ((columns - 16.2) / 3) ** 2))
     widths = fit_section(7 + 5 * spot)
     assert widths == pytest.approx((2 * FWHM_PER_SIGMA, 3 * FWHM_PER_SIGMA), rel=1e-4)
+
+
+def test_spots_of_a_thin_volume_are_measured(make_store):
+    """A Gaussian is fitted to one and a half widths on each side: no more planes are needed."""
+    planes, fwhm = 12, (6.2, 4.0, 4.0)
+    centres = list(itertools.product((10.6, 11.9), (30, 66), (32.2, 68.3)))[::3]
+    parts = []
+    for step, along, width in (
+        (STEP, np.arange(planes) * STEP, fwhm),
+        (1.0, np.arange(2 * planes - 1), (4.2, 4.0, 4.0)),
+    ):
+        voxels = noisy(spots(along, width, centres), 0)
+        volume = make_store(voxels, voxel_size=(step * SIZE, SIZE, SIZE))
+        view = IsotropicView(ReopenedVolume.of(volume))
+        parts.append(Part(view, Box.whole(view.shape), [0]))
+    found = measured(*parts)
+    assert (found.count, found.left_out) == (len(centres), {})
+    assert found.fwhm["z"].before_um.median == pytest.approx(fwhm[0] * SIZE, rel=0.04)

@@ -127,12 +127,13 @@ def find_beads(image: BeadImage, channel: int, name: str) -> Beads:
     peaks = [p for tile in _tiles(image) for p in peaks_in(image, channel, tile, height, fwhm)]
     peaks = sorted(peaks, reverse=True)[:_MOST]
     reach = reach_of(fwhm)
+    room = Zyx(*(r + _SPLINE for r in reach))
     rejected: Counter[str] = Counter()
     fitted: list[tuple[Peak, Spot]] = []
     for peak in peaks:
         if peak.height < FAINTEST * height:
             continue
-        reason, spot = judged(image, channel, peak, peaks, reach, fwhm)
+        reason, spot = judged(image, channel, peak, peaks, fwhm, room)
         if spot is None:
             rejected[reason] += 1
         else:
@@ -151,7 +152,7 @@ def find_beads(image: BeadImage, channel: int, name: str) -> Beads:
 
 
 def reach_of(fwhm: _Floats) -> Zyx:
-    """Return how far around a bead its surroundings go, in voxels; of widths at half maximum."""
+    """Return how far around a bead no other may lie, in voxels; of widths at half maximum."""
     return Zyx(*(math.ceil(_REACH * width) for width in fwhm))
 
 
@@ -272,8 +273,8 @@ def judged(
     channel: int,
     peak: Peak,
     peaks: Sequence[Peak],
-    reach: Zyx,
     fwhm: _Floats,
+    room: Zyx,
 ) -> tuple[str, Spot | None]:
     """Return why a spot is left out, or the Gaussian of a bead, in voxels of the volume.
 
@@ -284,15 +285,15 @@ def judged(
     peak : Peak
     peaks : sequence of Peak
         All around it.
-    reach : Zyx
-        See `reach_of`.
     fwhm : (3,) float64
         Of the typical spot, in voxels.
+    room : Zyx
+        Voxels on each side of it that the volume must have.
     """
-    box = surroundings(peak.place, reach)
+    box = surroundings(peak.place, room)
     if box.clipped(image.shape[1:]) != box:
         return "at the border", None
-    if any(_is_near(peak, other, reach, fwhm) for other in peaks):
+    if any(_is_near(peak, other, reach_of(fwhm), fwhm) for other in peaks):
         return "with a neighbour", None
     values = image.read(channel, box)
     if values.dtype.kind in "iu" and values.max() == np.iinfo(values.dtype).max:
@@ -325,7 +326,7 @@ def _averaged(
 ) -> _Floats:
     total: Any = 0.0
     for peak, spot in beads:
-        box = surroundings(peak.place, reach)
+        box = surroundings(peak.place, Zyx(*(r + _SPLINE for r in reach)))
         values = image.read(channel, box).astype(np.float64)
         values -= np.median(values[border_of(values.shape)])
         for axis in range(3):
@@ -336,8 +337,8 @@ def _averaged(
     return np.asarray(total / sum(spot.amplitude for _peak, spot in beads), np.float64)
 
 
-def surroundings(place: Zyx, reach: Zyx) -> Box:
-    """Return what is read of a bead, whose centre lies within a voxel or two of its maximum."""
-    start = Zyx(*(p - r - _SPLINE for p, r in zip(place, reach, strict=True)))
-    stop = Zyx(*(p + r + _SPLINE + 1 for p, r in zip(place, reach, strict=True)))
+def surroundings(place: Zyx, room: Zyx) -> Box:
+    """Return what is read of a bead around its maximum."""
+    start = Zyx(*(p - r for p, r in zip(place, room, strict=True)))
+    stop = Zyx(*(p + r + 1 for p, r in zip(place, room, strict=True)))
     return Box(start, stop)

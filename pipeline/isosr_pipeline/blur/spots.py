@@ -16,7 +16,7 @@ from isosr_pipeline.widths import FWHM_PER_SIGMA
 _Floats = NDArray[np.float64]
 
 _STEPS = 100
-_FITTED = 1.5
+FITTED = 1.5
 """How far from the brightest voxel a Gaussian is fitted, in widths at half maximum."""
 
 
@@ -107,8 +107,8 @@ def _fitted(values: _Floats) -> _Fit | None:
         return None
     axes = range(values.ndim)
     widths = [width_at(_line(values, peak, axis), int(peak[axis]), half) for axis in axes]
-    starts = [max(0, math.floor(p - _FITTED * w)) for p, w in zip(peak, widths, strict=True)]
-    stops = [math.ceil(p + _FITTED * w) + 1 for p, w in zip(peak, widths, strict=True)]
+    starts = [max(0, math.floor(p - FITTED * w)) for p, w in zip(peak, widths, strict=True)]
+    stops = [math.ceil(p + FITTED * w) + 1 for p, w in zip(peak, widths, strict=True)]
     part = values[tuple(slice(a, b) for a, b in zip(starts, stops, strict=True))]
     centre = [p - a for p, a in zip(peak, starts, strict=True)]
     sigma = [max(w, 1.0) / FWHM_PER_SIGMA for w in widths]

@@ -33,7 +33,13 @@ from isosr_pipeline.settings import EvaluateSettings
     "AXES",
     "Axes of the reference that run along z, y, x, where it is another view: y,-z,x.",
 )
-@setting(EvaluateSettings, "channel", "N", "Counted from 0.")
+@setting(
+    EvaluateSettings,
+    "reference_channel",
+    "N",
+    "Of the reference, if not that of the source that was restored, or the only one.",
+)
+@setting(EvaluateSettings, "channel", "N", "Of RESTORED, counted from 0.")
 @click.option(
     "--roi",
     metavar="Z0:Z1,Y0:Y1,X0:X1",

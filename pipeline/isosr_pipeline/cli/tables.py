@@ -21,18 +21,19 @@ def show_evaluation(evaluation: Evaluation) -> None:
     evaluation : Evaluation
     """
     # Imported here: --help must not wait for it.
-    from isosr_pipeline.evidence.key_figures import key_figures
+    from isosr_pipeline.evidence.key_figures import key_figures, untold
 
     table = Table(title="before and after restoration", title_justify="left")
     table.add_column("figure")
     for name in ("input", "restored"):
         table.add_column(name, justify="right")
     table.add_column("best is")
-    for name, old, new, best in key_figures(evaluation):
-        table.add_row(name, _number(old), _number(new), best)
+    for one in key_figures(evaluation):
+        shown = map(_number, (one.before, one.after), one.at_most)
+        table.add_row(one.name, *shown, one.best)
     console = Console(highlight=False)
     console.print(table)
-    for line in _remarks(evaluation):
+    for line in (*untold(evaluation), *_remarks(evaluation)):
         console.print(line, soft_wrap=True)
 
 
@@ -98,5 +99,5 @@ def _right(title: str, names: tuple[str, ...]) -> Table:
     return table
 
 
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4g}"
+def _number(value: float | None, at_most: bool) -> str:
+    return "none" if value is None else f"{'≤ ' if at_most else ''}{value:.4g}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from isosr_pipeline.evidence.moments import Moments
+from isosr_pipeline.evidence.reference import Reference
 from isosr_pipeline.evidence.similarity import SSIM_RADIUS, ssim_map
 from isosr_pipeline.geometry import Box
 from isosr_pipeline.isotropic import Grid
-from isosr_pipeline.measuring import Image
 
 
 @dataclass(frozen=True)
@@ -17,21 +17,21 @@ class MeasureMoments:
 
     Parameters
     ----------
-    reference : Image
+    reference : Reference
     image : Grid
         Both picklable, and of one shape.
     channel : int
-        Of both.
+        Of the image.
     """
 
-    reference: Image
+    reference: Reference
     image: Grid
     channel: int
 
     def __call__(self, box: Box) -> Moments:
         """Read both and take their moments."""
         moments = Moments()
-        moments.update(self.reference.read(self.channel, box), self.image.read(self.channel, box))
+        moments.update(self.reference.read(box), self.image.read(self.channel, box))
         return moments
 
 
@@ -41,18 +41,18 @@ class MeasureSimilarity:
 
     Parameters
     ----------
-    reference : Image
+    reference : Reference
     image : Grid
         Both picklable, and of one shape.
     channel : int
-        Of both.
+        Of the image.
     gain, offset : float
         ``gain * image + offset`` is what is compared.
     data_range : float
         See `ssim_map`.
     """
 
-    reference: Image
+    reference: Reference
     image: Grid
     channel: int
     gain: float
@@ -63,5 +63,5 @@ class MeasureSimilarity:
         """Read both with the halo that the box needs, and return the sum over its voxels."""
         around = box.grown(SSIM_RADIUS).clipped(self.image.shape)
         fitted = self.gain * self.image.read(self.channel, around) + self.offset
-        similarity = ssim_map(self.reference.read(self.channel, around), fitted, self.data_range)
+        similarity = ssim_map(self.reference.read(around), fitted, self.data_range)
         return float(similarity[box.relative_to(around.start).slices].sum())

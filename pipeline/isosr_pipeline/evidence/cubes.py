@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from isosr_pipeline.evidence.shells import ShellSums
 from isosr_pipeline.evidence.slopes import SlopeSums
 from isosr_pipeline.evidence.transforms import MIN_SUBVOLUME, Transform
 from isosr_pipeline.geometry import Box, Zyx
-from isosr_pipeline.isotropic import Grid
+from isosr_pipeline.isotropic import Part
 
 MOST_CUBES = 64
 """Cubes that are measured, at the most, however large the volume is."""
@@ -123,25 +122,26 @@ class MeasureCube:
 
     Parameters
     ----------
-    image : Grid
+    part : Part
         Picklable.
     channel : int
-    dtype : numpy.dtype
-        In which the volume is stored.
+        Of the part.
     """
 
-    image: Grid
+    part: Part
     channel: int
-    dtype: np.dtype[Any]
 
     def __call__(self, box: Box) -> CubeSums:
         """Measure a cube whose edge is even."""
-        values = self.image.read(self.channel, box)
-        transform = Transform(values)
+        view = self.part.view
+        found = view.measured(box.shifted(self.part.box.start))
+        voxels = view.volume.read(self.part.channels[self.channel], found.box)
+        transform = Transform(found.resampled(voxels))
         return CubeSums(
             ratio=SpectrumRatio.of(transform),
             sections=SectionSpectra.of(transform),
             shells=ShellSums.of(transform),
             slopes=SlopeSums.of(transform),
-            extremes=ExtremeCounts.of(values, self.dtype),
+            # Of what was measured: between a saturated plane and another one none is saturated.
+            extremes=ExtremeCounts.of(voxels),
         )

@@ -30,20 +30,17 @@ class ExtremeCounts:
     high: float
 
     @classmethod
-    def of(cls, values: NDArray[Any], dtype: np.dtype[Any]) -> ExtremeCounts:
+    def of(cls, values: NDArray[Any]) -> ExtremeCounts:
         """Count the voxels of a block.
 
         Parameters
         ----------
-        values : (z, y, x) of any real dtype
+        values : (z, y, x) of the dtype in which the volume is stored
             At least one voxel.
-        dtype : numpy.dtype
-            In which the volume is stored.
         """
         top = 0
-        if dtype.kind in "iu":
-            # In the type of the values, so that rounding is the same on both sides.
-            top = int((values >= np.asarray(np.iinfo(dtype.name).max).astype(values.dtype)).sum())
+        if values.dtype.kind in "iu":
+            top = int((values == np.iinfo(values.dtype).max).sum())
         return cls(
             voxels=values.size,
             zeros=int((values == 0).sum()),

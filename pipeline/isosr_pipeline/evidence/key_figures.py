@@ -20,17 +20,33 @@ class KeyFigure(NamedTuple):
         None: it can't be told.
     best : str
         ``"high"``, ``"low"``, or the number that it should be.
+    at_most : tuple of 2 bools
+        Whether what it is before, and after, is no more than the figure, and may be less.
     """
 
     name: str
     before: float | None
     after: float | None
     best: str
+    at_most: tuple[bool, bool] = (False, False)
 
 
 def key_figures(evaluation: Evaluation) -> list[KeyFigure]:
     """Return the key figures of an evaluation; those against a reference come first."""
     return [*_with_reference(evaluation), *_without(evaluation)]
+
+
+def untold(evaluation: Evaluation) -> Iterator[str]:
+    """Yield why key figures are missing, a sentence for each cause."""
+    for name, figures in (("input", evaluation.before), ("restored", evaluation.after)):
+        curves = figures.correlation or {}
+        axes = [axis for axis in ("z", "x") if axis in curves and curves[axis].noise_correlates]
+        if axes:
+            yield (
+                f"resolution of the {name} volume along {' and '.join(axes)}: can't be told, since "
+                "its noise is smooth, or there is none; only noise that is independent from voxel "
+                "to voxel can be told from detail"
+            )
 
 
 def _with_reference(evaluation: Evaluation) -> Iterator[KeyFigure]:
@@ -56,8 +72,7 @@ def _without(evaluation: Evaluation) -> Iterator[KeyFigure]:
         ratios = (before.sharpness.axial_lateral_ratio, after.sharpness.axial_lateral_ratio)
         yield KeyFigure("sharpness, axial/lateral", *ratios, "1")
     for axis in ("z", "x"):
-        before_um, after_um = _resolved(before, axis), _resolved(after, axis)
-        yield KeyFigure(f"resolution along {axis} (µm)", before_um, after_um, "low")
+        yield _resolution(before, after, axis)
     if (spots := evaluation.spots) is not None and spots.count:
         for axis in ("z", "y", "x"):
             widths = spots.fwhm[axis]
@@ -69,5 +84,12 @@ def _median(found: Distribution | None) -> float | None:
     return None if found is None else found.median
 
 
-def _resolved(figures: Figures, axis: str) -> float | None:
-    return None if figures.correlation is None else figures.correlation[axis].resolution_um
+def _resolution(before: Figures, after: Figures, axis: str) -> KeyFigure:
+    first, second = (side.correlation and side.correlation[axis] for side in (before, after))
+    return KeyFigure(
+        f"resolution along {axis} (µm)",
+        first.resolution_um if first else None,
+        second.resolution_um if second else None,
+        "low",
+        (bool(first and first.at_limit), bool(second and second.at_limit)),
+    )

@@ -64,15 +64,24 @@ class ShellCorrelation(Result):
     correlation : tuple of float
         Within 20 degrees of the axis; from -1 to 1.
     resolution_um : float or None
-        1 / frequency where it first falls below 1/7, in µm; None where it does from the beginning.
+        1 / frequency where it first falls below 1/7, in µm; None where it does from the beginning,
+        or where noise correlates.
     at_limit : bool
-        It never falls below: detail is resolved to two voxels, which `resolution_um` is then.
+        It never falls below: detail is resolved to two voxels or less, and `resolution_um`, two
+        voxels, is the most that it can be.
+    noise_correlation : float or None
+        Correlation in the corners of the spectrum, where there is no signal: near 0 for noise that
+        is independent from voxel to voxel. None: it was not measured, by earlier versions.
+    noise_correlates : bool
+        It is above 1/7, so that the curve does not tell detail from smooth noise.
     """
 
     frequency_per_um: tuple[float, ...]
     correlation: tuple[float, ...]
     resolution_um: float | None
     at_limit: bool
+    noise_correlation: float | None = None
+    noise_correlates: bool = False
 
 
 class Sharpness(Result):
@@ -83,7 +92,7 @@ class Sharpness(Result):
     z_per_um, y_per_um, x_per_um : float
         Root mean square slope over the standard deviation, per µm.
     axial_lateral_ratio : float
-        That along z over the mean along y and x. Noise draws it towards 1.
+        That along z over the mean along y and x.
     """
 
     z_per_um: float
@@ -98,7 +107,7 @@ class Extremes(Result):
     Attributes
     ----------
     voxels : int
-        That were looked at.
+        That were looked at; of the input as measured, before resampling along z.
     zero_share : float
         Share of them that is 0.
     saturated_share : float or None
@@ -123,7 +132,7 @@ class Figures(Result):
         Axial over lateral spectral amplitude: 1 if isotropic, below if blurred along z. None
         where no part of the volume carries signal, or it is thinner than 16 voxels.
     sharpness : Sharpness or None
-        None where all is flat.
+        None where all is flat, or noise.
     correlation : dict of str to ShellCorrelation or None
         Along ``"z"``, ``"y"`` and ``"x"``.
     spectra : dict of str to Spectrum or None
@@ -218,8 +227,11 @@ class Drift(Result):
         Where slabs begin, and where the last one ends, from the restored volume's first plane on.
     before, after : tuple of float
         Means, in intensity units.
+    background : float or None
+        Intensity where the input shows nothing, such as a camera's offset. None: it was taken to be
+        0, by earlier versions.
     relative_change : tuple of float
-        (after - before) over the mean of the whole input.
+        (after - before) over the mean of the whole input above the background.
     largest_relative_change : float
         The one farthest from 0.
     """
@@ -227,6 +239,7 @@ class Drift(Result):
     borders_um: tuple[float, ...]
     before: tuple[float, ...]
     after: tuple[float, ...]
+    background: float | None = None
     relative_change: tuple[float, ...]
     largest_relative_change: float
 
@@ -278,6 +291,8 @@ class Evaluation(Result):
         As `restore` measured it, in its first channel; None for others.
     spots : SpotComparison or None
         None unless asked for.
+    reference_channel : int or None
+        The channel of the reference; None without one, or where an earlier version measured.
     """
 
     store: str
@@ -293,3 +308,4 @@ class Evaluation(Result):
     counts: RestoredCounts | None
     seams: SeamScore | None
     spots: SpotComparison | None
+    reference_channel: int | None = None

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.evidence.moments import Moments
 from isosr_pipeline.evidence.places import Places
+from isosr_pipeline.evidence.reference import Reference
 from isosr_pipeline.evidence.sections import PLANES
 from isosr_pipeline.evidence.similarity import ms_ssim
 from isosr_pipeline.geometry import AXES, Box, Zyx
 from isosr_pipeline.isotropic import Grid, IsotropicView
-from isosr_pipeline.measuring import Image
 from isosr_pipeline.roi import RegionOfInterest
 
 EDGE = 192
@@ -93,15 +93,16 @@ def draw_regions(places: Places, count: int, seed: int) -> Regions:
     places : Places
         Of the volume before restoration.
     count : int
-        In all; fewer where the volume has no more. At least one of each plane.
+        In all, at least 3; fewer where the volume has no more. What 3 does not divide is given to
+        the first planes.
     seed : int
     """
     boxes: list[Box] = []
     how = "signal"
-    for axes in PLANES.values():
+    for index, axes in enumerate(PLANES.values()):
         edges = (min(EDGE, n) if axis in axes else 1 for axis, n in enumerate(places.shape))
         shape = Zyx(*edges)
-        each = max(1, count // len(PLANES))
+        each = count // len(PLANES) + (index < count % len(PLANES))
         starts = places.draw(shape, each, seed)
         if starts is None:
             how = "anywhere"
@@ -151,25 +152,23 @@ class MeasureRegion:
 
     Parameters
     ----------
-    reference : Image
+    reference : Reference
         Picklable.
     volumes : tuple of Fitted
     channel : int
-        Of all.
+        Of the volumes.
     data_range : float
         See `ssim_map`.
     """
 
-    reference: Image
+    reference: Reference
     volumes: tuple[Fitted, ...]
     channel: int
     data_range: float
 
     def __call__(self, box: Box) -> tuple[RegionFigures, ...]:
         """Read the region of all; one figure in a tuple, so that they add up to a list."""
-        truth = np.squeeze(
-            self.reference.read(self.channel, box).astype(np.float64), box.shape.index(1)
-        )
+        truth = np.squeeze(self.reference.read(box).astype(np.float64), box.shape.index(1))
         psnr, similar = [], []
         for volume in self.volumes:
             values = volume.gain * volume.image.read(self.channel, box) + volume.offset

@@ -32,7 +32,7 @@ from isosr_pipeline.blur.beads import (
     reach_of,
     surroundings,
 )
-from isosr_pipeline.blur.spots import Spot, fit_section, fit_spot
+from isosr_pipeline.blur.spots import FITTED, Spot, fit_section, fit_spot
 from isosr_pipeline.evidence.distribution import Distribution, Result
 from isosr_pipeline.evidence.sections import PLANES
 from isosr_pipeline.geometry import AXES, Box, Zyx
@@ -233,6 +233,8 @@ class MeasureSpots:
         """Measure the spots of a box."""
         fwhm = np.array(self.fwhm)
         reach = reach_of(fwhm)
+        # What a Gaussian is fitted to; more would leave out most spots of a thin volume.
+        room = Zyx(*(math.ceil(FITTED * width) for width in self.fwhm))
         tile = self.planes.box(box)
         # Neighbours beyond the box count, too.
         margin = zip(tile.start, tile.stop, reach, fwhm, strict=True)
@@ -249,23 +251,23 @@ class MeasureSpots:
                 continue
             if len(found.spots) == self.most:
                 break
-            reason, spot = judged(self.planes, 0, peak, peaks, reach, fwhm)
+            reason, spot = judged(self.planes, 0, peak, peaks, fwhm, room)
             if spot is not None:
-                reason, pair = self._paired(spot, peak.place, reach)
+                reason, pair = self._paired(spot, peak.place, room)
                 if pair is not None:
                     found.spots.append((spot, pair))
                     continue
             found.left_out[reason] += 1
         return found
 
-    def _paired(self, spot: Spot, place: Zyx, reach: Zyx) -> tuple[str, SpotPair | None]:
+    def _paired(self, spot: Spot, place: Zyx, room: Zyx) -> tuple[str, SpotPair | None]:
         """Fit a spot in the restored volume; return why that can't be done, or both."""
         step = 1 / self.planes.part.view.planes_per_voxel
-        around = surroundings(place, reach)
+        around = surroundings(place, room)
         before = self.planes.read(0, around)
         centre = self.planes.to_part(spot.centre)
         middle = Zyx(*(round(c) for c in centre))
-        wide = Zyx(math.ceil(reach.z * step), reach.y, reach.x)
+        wide = Zyx(math.ceil(room.z * step), room.y, room.x)
         box = surroundings(middle, wide)
         if box.clipped(self.after.shape) != box:
             return "at the border", None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from isosr_pipeline.evidence.cubes import CubeSums
 from isosr_pipeline.evidence.distribution import Distribution
+from isosr_pipeline.evidence.drift import CoarsePart
 from isosr_pipeline.evidence.extremes import ExtremeCounts
 from isosr_pipeline.evidence.results import (
     Comparison,
@@ -25,7 +26,7 @@ from isosr_pipeline.evidence.results import (
 )
 from isosr_pipeline.evidence.rois import RegionFigures, plane_of
 from isosr_pipeline.evidence.sections import PLANES, SectionSpectra
-from isosr_pipeline.evidence.shells import ShellSums
+from isosr_pipeline.evidence.shells import CORRELATED, ShellSums
 from isosr_pipeline.evidence.slopes import SlopeSums
 from isosr_pipeline.geometry import AXES
 from isosr_pipeline.seams import SeamScore
@@ -78,12 +79,14 @@ def _sharpness(slopes: SlopeSums, voxel_um: float) -> Sharpness | None:
 def _correlation(shells: ShellSums, voxel_um: float) -> dict[str, ShellCorrelation]:
     found = {}
     for axis, name in enumerate(AXES):
-        resolved = shells.resolved(axis)
+        resolved, noise = shells.resolved(axis), shells.noise_correlation(axis)
         found[name] = ShellCorrelation(
             frequency_per_um=tuple((shells.frequency / voxel_um).tolist()),
             correlation=tuple(shells.correlation(axis).tolist()),
             resolution_um=voxel_um / resolved if resolved else None,
             at_limit=resolved == 0.5,
+            noise_correlation=noise,
+            noise_correlates=noise > CORRELATED,
         )
     return found
 
@@ -150,29 +153,33 @@ def rois_of(found: Sequence[RegionFigures], how: str) -> RoiComparison:
 
 
 def drift_of(
-    borders: NDArray[np.int64], before: _Floats | None, after: _Floats | None, voxel_um: float
+    borders: NDArray[np.int64],
+    before: CoarsePart | None,
+    after: CoarsePart | None,
+    voxel_um: float,
 ) -> Drift | None:
-    """Return the drift of slabs; None where a mean is not known, or the input is 0 on average.
+    """Return the drift of slabs; None where it is not known, or the input shows nothing.
 
     Parameters
     ----------
     borders : ndarray, (slabs + 1,) int64
         In planes.
-    before, after : ndarray, (slabs,) float64, or None
-        Mean intensities.
+    before, after : CoarsePart or None
     voxel_um : float
         Distance of two planes.
     """
-    if before is None or after is None:
+    if before is None or after is None or (background := before.background) is None:
         return None
-    mean = float(np.average(before, weights=np.diff(borders)))
-    if mean == 0 or not math.isfinite(mean):
+    first, second = before.means(borders), after.means(borders)
+    signal = float(np.average(first, weights=np.diff(borders))) - background
+    if not signal > 0 or not math.isfinite(signal):
         return None
-    change = (after - before) / mean
+    change = (second - first) / signal
     return Drift(
         borders_um=tuple((borders * voxel_um).tolist()),
-        before=tuple(before.tolist()),
-        after=tuple(after.tolist()),
+        before=tuple(first.tolist()),
+        after=tuple(second.tolist()),
+        background=background,
         relative_change=tuple(change.tolist()),
         largest_relative_change=float(change[np.abs(change).argmax()]),
     )

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from isosr_pipeline.evidence.results import Evaluation, Figures
+from isosr_pipeline.evidence.results import Evaluation, Figures, ShellCorrelation
 
 LATERAL_CHANGE = 0.05
 """Of lateral sharpness, and of the lateral width of spots: shares beyond which it is told."""
 
-DRIFT = 0.05
+DRIFT = 0.1
+"""Of the mean signal: what a PSF moves across the border of a bright layer is less."""
+
 CLIPPED = 1e-3
 SATURATED = 1e-3
 BEYOND_WINDOW = 1e-2
 OVERSHOOT = 1.15
 """Axial/lateral ratio beyond which axial planes are sharper than what they learned from."""
+
+FINER = 0.8
+"""Axial over lateral resolution below which the axial one is not believed."""
 
 
 def cautions(evaluation: Evaluation) -> list[str]:
@@ -51,6 +56,15 @@ def _axial(evaluation: Evaluation) -> Iterator[str]:
             f"The axial/lateral ratio is {after:.2f}, and 1 is isotropic: axial planes have more "
             "fine detail than lateral ones; look for invented texture in XZ and YZ."
         )
+    resolved = {axis: curve.resolution_um for axis, curve in _curves(evaluation.after).items()}
+    axial, lateral = resolved.get("z"), [resolved.get(axis) for axis in ("y", "x")]
+    finest = min((um for um in lateral if um is not None), default=0.0)
+    if axial is not None and axial < FINER * finest:
+        yield (
+            f"The resolution along z is {axial:.3g} µm, finer than {finest:.3g} µm along y and x, "
+            "from which it was learned: it may be that of noise; look for invented texture in XZ "
+            "and YZ."
+        )
 
 
 def _lateral(evaluation: Evaluation) -> Iterator[str]:
@@ -82,8 +96,9 @@ def _intensities(evaluation: Evaluation) -> Iterator[str]:
     drift, counts = evaluation.drift, evaluation.counts
     if drift is not None and abs(drift.largest_relative_change) > DRIFT:
         yield (
-            f"Mean intensity changed by up to {drift.largest_relative_change:+.0%} in slabs along "
-            "z: don't compare intensities at different depths; see the chart of slabs."
+            f"Mean intensity changed by up to {drift.largest_relative_change:+.0%} of the mean "
+            "signal in slabs along z: don't compare intensities at different depths; see the "
+            "chart of slabs."
         )
     if counts is not None and counts.clipped > CLIPPED * counts.voxels:
         yield (
@@ -129,6 +144,10 @@ def _places(evaluation: Evaluation) -> Iterator[str]:
             "Figures are of places that are spread evenly, since it could not be told where the "
             "volume shows something: they may be of background."
         )
+
+
+def _curves(figures: Figures) -> dict[str, ShellCorrelation]:
+    return figures.correlation or {}
 
 
 def _sharpness(figures: Figures) -> float | None:

@@ -14,9 +14,9 @@ from isosr_cluster.clients import OpenClient
 from isosr_pipeline.blur.beads import typical_spot
 from isosr_pipeline.evidence.comparing import MeasureMoments, MeasureSimilarity
 from isosr_pipeline.evidence.cubes import Cubes, CubeSums, MeasureCube, choose_cubes
-from isosr_pipeline.evidence.drift import slab_borders, slab_means
+from isosr_pipeline.evidence.drift import CoarsePart, slab_borders
 from isosr_pipeline.evidence.places import Places
-from isosr_pipeline.evidence.reference import open_reference
+from isosr_pipeline.evidence.reference import Reference, open_reference
 from isosr_pipeline.evidence.results import (
     Comparison,
     Drift,
@@ -37,7 +37,7 @@ from isosr_pipeline.evidence.spots import (
 from isosr_pipeline.evidence.summing_up import counts_of, drift_of, figures_of, rois_of, seams_of
 from isosr_pipeline.geometry import Box, Zyx, blocks
 from isosr_pipeline.isotropic import IsotropicView, Part
-from isosr_pipeline.measuring import Image, ReopenedVolume, Value, measure
+from isosr_pipeline.measuring import ReopenedVolume, Value, measure
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.restoring.parts import check_channel, complete_volume, restored_part
 from isosr_pipeline.settings import EvaluateSettings
@@ -113,7 +113,7 @@ class _Pair:
 
     before: _Side
     after: _Side
-    reference: Image | None
+    reference: Reference | None
     given: Regions | None
 
     @property
@@ -133,7 +133,7 @@ def _opened(store: Path, restored: Path, settings: EvaluateSettings) -> _Pair:
     view = IsotropicView(ReopenedVolume.of(made))
     after = Part(view, Box.whole(view.shape), range(made.shape[0]))
     check_channel(before.channels[settings.channel], measured)
-    reference = open_reference(settings, made)
+    reference = open_reference(settings, made, before.channels[settings.channel])
     given = given_regions(settings.roi, view, made.origin) if settings.roi else None
     return _Pair(
         _Side(store, "input", measured, before),
@@ -176,7 +176,7 @@ class _Measuring:
             )
             for index, side in enumerate(self.pair.sides)
         ]
-        own = after.volume.attributes
+        own, reference = after.volume.attributes, self.pair.reference
         history = own.history if own else []
         return Evaluation(
             store=str(before.path),
@@ -191,11 +191,12 @@ class _Measuring:
             drift=self._drift(),
             counts=counts_of(history, after.volume.shape),
             seams=seams_of(history, self.settings.channel),
+            reference_channel=None if reference is None else reference.channel,
             spots=self._spots(cubes) if self.settings.spots and cubes else None,
         )
 
     def _sums(self, side: _Side, cubes: Cubes) -> CubeSums:
-        job = MeasureCube(side.part, self.settings.channel, side.volume.dtype)
+        job = MeasureCube(side.part, self.settings.channel)
         task = f"spectrum, {side.label}"
         return self._measured(job, cubes, task, f"{task} ({side.path})")
 
@@ -208,7 +209,7 @@ class _Measuring:
         grid = partial(blocks, Box.whole(part.shape), Zyx(BLOCK, BLOCK, BLOCK))
         count = math.prod(-(-length // BLOCK) for length in part.shape)
         task = f"compare, {side.label}"
-        where = f"{task} ({side.path} with {reference.path})"
+        where = f"{task} ({side.path} with {reference.image.path})"
         with self.reporter.task(task, 2 * count, "blocks") as advance:
             fit = MeasureMoments(reference, part, channel)
             moments = measure(self.client, fit, grid(), advance, where)
@@ -236,16 +237,16 @@ class _Measuring:
         volumes = tuple(found.fitted for found in compared)
         job = MeasureRegion(reference, volumes, settings.channel, compared[0].data_range)
         task = "regions of interest"
-        where = f"{task} ({self.pair.after.path} with {reference.path})"
+        where = f"{task} ({self.pair.after.path} with {reference.image.path})"
         with self.reporter.task(task, len(regions.boxes), "regions") as advance:
             found = measure(self.client, job, regions.boxes, advance, where)
         return rois_of(found, regions.how)
 
     def _drift(self) -> Drift | None:
-        borders = slab_borders(self.pair.after.part.shape.z)
+        first = self.pair.before.part
+        borders = slab_borders(first.shape.z, first.view.planes_per_voxel)
         before, after = (
-            slab_means(side.part, side.volume, self.settings.channel, borders)
-            for side in self.pair.sides
+            CoarsePart.of(side.part, side.volume, self.settings.channel) for side in self.pair.sides
         )
         return drift_of(borders, before, after, self.pair.voxel_um)
 
