@@ -18,7 +18,7 @@ from isosr_cluster.slurm.commands import Job
 from isosr_cluster.slurm.scripts import BEGINS
 from isosr_cluster.slurm.site import Site
 from isosr_pipeline.batch.begun import as_begun, differences
-from isosr_pipeline.batch.chains import Chain, Terms, script_of
+from isosr_pipeline.batch.chains import Chain, Terms, jobs_of, script_of
 from isosr_pipeline.batch.checking import check_chains
 from isosr_pipeline.batch.entries import Entry
 from isosr_pipeline.batch.freezing import brain_copy, freeze, frozen_text
@@ -103,6 +103,22 @@ def test_a_dry_run_prints_the_scripts_in_order_and_changes_nothing(
     assert "--dependency=afterok:<train of two>" in options(found["two, restore"])
 
 
+def test_the_trust_map_is_made_where_the_volume_is_restored(brain, site):
+    terms = Terms(read_site(site), site)
+    for keys, sections in (
+        ({}, {"cpu", "gpu"}),
+        ({"restore": {"device": "cpu"}}, {"cpu"}),
+        ({"trust": {"device": "cpu"}}, {"cpu"}),
+        ({"trust": False}, {"cpu"}),
+    ):
+        described = read_brain(brain("one", **keys))
+        assert {section for section, _ in jobs_of("evaluate", described, terms)} == sections
+        # As the jobs of its chain read it, also where it says nothing.
+        copy = brain("copy")
+        copy.write_text(frozen_text(described, "one"))
+        assert read_brain(copy) == described
+
+
 def test_training_asks_for_a_gpu_and_the_other_steps_lead(isosr, brain, site, capsys):
     assert isosr("submit", brain("one"), "--site", site, "--workers", 3, "--dry-run") == 0
     found = scripts(capsys.readouterr().out)
@@ -137,6 +153,7 @@ def test_training_asks_for_a_gpu_and_the_other_steps_lead(isosr, brain, site, ca
         ({"train": {"iterations": 1, "device": "cuda"}}, "gpu", "train.device is cuda, and the s"),
         ({"train": {"iterations": 1, "devices": 3}}, "", "devices is 3, .* has 2 GPUs"),
         ({"restore": {"device": "cuda"}}, "gpu", "restore.device is cuda, and the site file"),
+        ({"trust": {"device": "cuda"}}, "gpu", "trust.device is cuda, and the site file"),
         ({"output": "a.tif"}, "", "a.tif is not a folder"),
         ({"output": "line\nbreak"}, "", "line break or a backslash"),
         ({"convert": {"channel_pattern": "${Y}"}}, "", r"\${X} is left after"),

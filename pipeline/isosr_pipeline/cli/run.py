@@ -47,4 +47,6 @@ def command(brain: Path, step: Step | None, cluster: str | None, workers: int | 
     click.echo(f"model     {described.trained_model}")
     click.echo(f"restored  {described.restored}")
     click.echo(f"figures   {described.evaluation}")
+    if described.trust and described.trust_map.exists():
+        click.echo(f"trust     {described.trust_map}")
     click.echo(f"report    {described.report}")

@@ -51,6 +51,8 @@ def _remarks(evaluation: Evaluation) -> Iterator[str]:
             else (f"; lateral width changes by {shift.mean:+.3g} µm")
         )
         yield f"spots: {spots.count}{moved}; left out: {left or 'none'}"
+        if not spots.count:
+            yield "no spot could be fitted: take a volume with beads, or leave --spots out"
     for label, figures in (("input", evaluation.before), ("restored", evaluation.after)):
         if (found := figures.extremes) is not None and found.saturated_share:
             yield f"{label}: {found.saturated_share:.2%} of the voxels are saturated"

@@ -60,7 +60,7 @@ def _trust(trust: TrustMap | None, no_trust: str) -> Iterator[Check]:
             yield Check(f"{name}{of}", "", "the map does not say what it comes to")
             continue
         found = f"{_share(flagged, 1)} of the cells with signal are flagged"
-        yield Check(f"{name}{of}", found, "what was measured contradicts nothing else")
+        yield Check(f"{name}{of}", found, "nothing else contradicts what was measured")
 
 
 def _reference(evaluation: Evaluation) -> Check:

@@ -24,7 +24,7 @@ THRESHOLD = 5.0
 """Standard deviations from which cells are drawn, where the map does not say its own."""
 
 _MORE, _LESS = (230, 40, 20), (30, 90, 255)
-_OPACITY = 200
+_OPACITY = 130
 
 
 @dataclass(frozen=True)
