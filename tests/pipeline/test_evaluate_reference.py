@@ -45,7 +45,7 @@ def test_the_channel_is_that_of_the_source_or_the_only_one_or_given(make_store, 
 
 def test_a_reference_without_the_channel_is_refused(make_store, restored):
     two = make_store(channels(2), voxel_size=(0.5,) * 3).path
-    with pytest.raises(InputError, match="none is channel 2.*give --reference-channel"):
+    with pytest.raises(InputError, match=r"none is channel 2.*give --reference-channel"):
         opened(two, restored, 2)
     with pytest.raises(InputError, match="has 2 channels, and channel 3"):
         opened(two, restored, 0, reference_channel=3)
@@ -53,7 +53,7 @@ def test_a_reference_without_the_channel_is_refused(make_store, restored):
 
 def test_a_store_of_other_voxels_is_refused(make_store, restored, tmp_path):
     other = make_store(channels(1), voxel_size=(1.0, 0.5, 0.5)).path
-    with pytest.raises(InputError, match="1 × 0.5 × 0.5 µm along z, y, x"):
+    with pytest.raises(InputError, match=r"1 × 0\.5 × 0\.5 µm along z, y, x"):
         opened(other, restored, 0)
     # A source may not know its voxel size.
     tifffile.imwrite(tmp_path / "truth.tif", channels(1)[0], photometric="minisblack")
