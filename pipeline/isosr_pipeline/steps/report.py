@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from isosr_pipeline.drawing import Chart
 from isosr_pipeline.engine.output import refuse_overlap, versions
 from isosr_pipeline.errors import InputError
-from isosr_pipeline.evidence.key_figures import key_figures
+from isosr_pipeline.evidence.key_figures import key_figures, untold
 from isosr_pipeline.evidence.results import Evaluation
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.reporting.cautions import cautions
@@ -104,7 +104,9 @@ def write_report(
     channel = evaluation.settings.channel
     pair = open_pair(store, restored, channel)
     made_by = _model(pair, model)
-    notes = [_NO_REFERENCE] if evaluation.before.against_reference is None else []
+    notes = [f"{why[0].upper()}{why[1:]}." for why in untold(evaluation)]
+    if evaluation.before.against_reference is None:
+        notes.append(_NO_REFERENCE)
     trust, why = _trust(pair, made_by, no_trust)
     checked = checks(evaluation, trust, why)
     content = render(
