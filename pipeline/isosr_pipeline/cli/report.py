@@ -33,7 +33,7 @@ def command(
     have no figures yet are listed, too: give the command again later.
     """
     from isosr_pipeline.batch.entries import read_each
-    from isosr_pipeline.steps.report_index import write_index
+    from isosr_pipeline.batch.index import write_index
 
     lines = write_index(read_each(brains, template, table), index)
     done = sum(line.state == "evaluated" for line in lines)
