@@ -1,8 +1,8 @@
-"""How much memory `evaluate` takes for volumes eight times as large as one another.
+"""How much memory `evaluate` takes for volumes of different sizes.
 
 ::
 
-    python benchmarks/evaluate_memory.py [EDGE ...]     in voxels; 192 and 384 if none is given
+    python benchmarks/evaluate_memory.py [EDGE ...]     in voxels; 384 and 640 if none is given
 
 Each volume is a cube of noise with bright spots, measured and "restored", and evaluated with spots
 and a report by one worker. Told are the peaks of the resident memory of the driver and of its
@@ -27,7 +27,7 @@ from isosr_pipeline.store.metadata import StoreAttributes
 from isosr_pipeline.store.pyramid import downsample
 from isosr_pipeline.store.spec import VolumeSpec
 
-_EDGES = (192, 384)
+_EDGES = (384, 640)
 _TILE = Zyx(64, 128, 128)
 _APART = 48
 _EVERY = 0.02

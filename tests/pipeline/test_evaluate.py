@@ -278,7 +278,7 @@ def test_no_more_than_a_block_is_read_at_once(blurred, monkeypatch):
     for image in (Volume, TiffSource):
         monkeypatch.setattr(image, "read", counted(image.read))
     with (
-        LocalCluster(n_workers=2, processes=False, dashboard_address=None) as threads,
+        LocalCluster(n_workers=2, processes=False, dashboard_address=":0") as threads,
         Client(threads) as client,
     ):
         evaluate(store, restored, _with_reference(truth), lambda: nullcontext(client))

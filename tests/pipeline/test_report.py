@@ -76,7 +76,7 @@ def trust(make_store, pair):
 @pytest.fixture
 def found(pair):
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as threads,
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as threads,
         Client(threads) as client,
     ):
         return evaluate(*pair, EvaluateSettings(spots=True), lambda: nullcontext(client))
