@@ -64,11 +64,12 @@ def degrade(
     Pair
         Its random numbers are torch's, drawn in the memory of the processor.
     """
+    sigma = _in_range(sigma, planes)
     at, sampling, scale = _acquisition(planes, sigma, phase, z_step, gain)
     count = at.shape[1]
     samples = sampling @ planes
     white = torch.randn(len(planes), 2 * count, planes.shape[2]).to(planes.device)
-    added, opposite = _filtered(white, _kept_power(sigma.to(planes.device), z_step, 2 * count))
+    added, opposite = _filtered(white, _kept_power(sigma, z_step, 2 * count))
     # What planes have themselves, after the gain, and what planes of such intensities have.
     own = scale**2 * noise.variance(samples)
     due = noise.variance(scale * samples).sqrt()
@@ -95,12 +96,18 @@ def degrade_clean(
     Pair
         The sharp planes are those given, but for the gain.
     """
+    sigma = _in_range(sigma, planes)
     at, sampling, scale = _acquisition(planes, sigma, phase, z_step, gain)
     samples = sampling @ (scale * planes)
     white = torch.randn(samples.shape).to(planes.device)
     blurred = samples + noise.variance(samples).sqrt() * white
     sharp = scale * planes
     return Pair((_interpolation(at, planes.shape[1]) @ blurred)[:, None], sharp[:, None])
+
+
+def _in_range(sigma: Tensor, planes: Tensor) -> Tensor:
+    """Return widths where the planes are, none so small that a Gaussian misses the voxels."""
+    return sigma.clamp(min=_LEAST_SIGMA).to(planes.device)
 
 
 def _acquisition(
@@ -110,12 +117,11 @@ def _acquisition(
     device, length = planes.device, planes.shape[1]
     count = math.ceil((length - 1) / z_step) + 2
     at = phase.to(device)[:, None] + (torch.arange(count, device=device) - 1) * z_step
-    return at, _sampling(at, sigma.to(device), length), gain.to(device)[:, None, None]
+    return at, _sampling(at, sigma, length), gain.to(device)[:, None, None]
 
 
 def _sampling(at: Tensor, sigma: Tensor, length: int) -> Tensor:
     """Return (n, samples, length): Gaussian means at places, of rows mirrored at their ends."""
-    sigma = sigma.clamp(min=_LEAST_SIGMA)
     voxels = torch.arange(-length, 2 * length, device=at.device)
     distance = (at[:, :, None] - voxels) / sigma[:, None, None]
     weights = torch.exp(-0.5 * distance**2) * (distance.abs() < _REACH)
@@ -134,7 +140,6 @@ def _interpolation(at: Tensor, length: int) -> Tensor:
 
 def _kept_power(sigma: Tensor, z_step: float, count: int) -> Tensor:
     """Return (n, frequencies): the power of white noise after blur and sampling, aliases too."""
-    sigma = sigma.clamp(min=_LEAST_SIGMA)
     f = torch.fft.rfftfreq(count, device=sigma.device)
     aliases = torch.arange(-_ALIASES, _ALIASES + 1, device=sigma.device)
     frequency = (f[:, None] + aliases) / z_step

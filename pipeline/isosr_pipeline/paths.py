@@ -76,6 +76,33 @@ def creating(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file as a whole: under another name, which takes the place of it in the end.
+
+    Parameters
+    ----------
+    path : Path
+
+    Yields
+    ------
+    Path
+        Where to write; gone if that fails.
+
+    Raises
+    ------
+    OutputPathError
+        When the system refuses to write it.
+    """
+    partial = partial_path(path)
+    with creating(path):
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Name the input, and what to do, where the system refuses to read it.
 

@@ -9,7 +9,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from isosr_pipeline.errors import InputError, MissingInputError, OutputExistsError
-from isosr_pipeline.paths import check_creatable, creating, partial_path
+from isosr_pipeline.paths import check_creatable, creating, replacing
 from isosr_pipeline.sources.slices import SUFFIXES
 
 
@@ -67,17 +67,12 @@ def write_tiff(path: Path, volume: NDArray[Any], voxel_size: tuple[float, float,
             metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
     else:
         metadata |= {"spacing": z, "unit": "um"}
-    partial = partial_path(path)
-    with creating(path):
-        try:
-            tifffile.imwrite(
-                partial,
-                volume,
-                imagej=not ome,
-                ome=ome,
-                resolution=(1 / x, 1 / y),
-                metadata=metadata,
-            )
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        tifffile.imwrite(
+            partial,
+            volume,
+            imagej=not ome,
+            ome=ome,
+            resolution=(1 / x, 1 / y),
+            metadata=metadata,
+        )

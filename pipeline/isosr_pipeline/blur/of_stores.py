@@ -16,7 +16,7 @@ from isosr_pipeline.blur.power_spectra import MIN_EDGE, SpectralGrid
 from isosr_pipeline.blur.subvolumes import Subvolumes, draw_subvolumes
 from isosr_pipeline.errors import InputError, OutputExistsError
 from isosr_pipeline.level_reader import LevelReader
-from isosr_pipeline.paths import check_creatable, creating, partial_path
+from isosr_pipeline.paths import check_creatable, replacing
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.widths import FWHM_PER_SIGMA
 
@@ -334,10 +334,5 @@ def write_plot(path: Path, blur: VolumeBlur) -> None:
     """Draw the blur of a volume as an SVG file; see `draw_blur`."""
     drawn = blur.estimate.drawn(blur.voxel_size_um) if blur.estimate else None
     text = draw_blur(drawn, f"{Path(blur.store).name}, channel {blur.channel}")
-    partial = partial_path(path)
-    with creating(path):
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")

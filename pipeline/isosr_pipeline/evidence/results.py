@@ -100,6 +100,11 @@ class Sharpness(Result):
     x_per_um: float
     axial_lateral_ratio: float
 
+    @property
+    def lateral_per_um(self) -> float:
+        """The mean of those along y and x."""
+        return (self.y_per_um + self.x_per_um) / 2
+
 
 class Extremes(Result):
     """Voxels at the ends of the dtype, among those of the sampled cubes.

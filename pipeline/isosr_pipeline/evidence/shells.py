@@ -127,6 +127,10 @@ class ShellSums:
         cross, even, odd = self.corners[:, axis].tolist()
         return float(cross / math.sqrt(even * odd)) if even * odd > 0 else 0.0
 
+    def noise_correlates(self, axis: int) -> bool:
+        """Tell whether noise of neighbouring rows is too alike to be told from detail."""
+        return self.noise_correlation(axis) > CORRELATED
+
     def resolved(self, axis: int) -> float | None:
         """Return the highest frequency that is resolved along an axis.
 
@@ -137,7 +141,7 @@ class ShellSums:
             interpolation. 0.5 where it never does. None where it does from the beginning, or where
             noise correlates, so that it can't be told from detail.
         """
-        if self.noise_correlation(axis) > CORRELATED:
+        if self.noise_correlates(axis):
             return None
         curve = self.correlation(axis)
         below = np.flatnonzero(curve[_FIRST_SHELL:] < THRESHOLD)

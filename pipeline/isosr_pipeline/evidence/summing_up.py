@@ -26,7 +26,7 @@ from isosr_pipeline.evidence.results import (
 )
 from isosr_pipeline.evidence.rois import RegionFigures, plane_of
 from isosr_pipeline.evidence.sections import PLANES, SectionSpectra
-from isosr_pipeline.evidence.shells import CORRELATED, ShellSums
+from isosr_pipeline.evidence.shells import ShellSums
 from isosr_pipeline.evidence.slopes import SlopeSums
 from isosr_pipeline.geometry import AXES
 from isosr_pipeline.seams import SeamScore
@@ -86,7 +86,7 @@ def _correlation(shells: ShellSums, voxel_um: float) -> dict[str, ShellCorrelati
             resolution_um=voxel_um / resolved if resolved else None,
             at_limit=resolved == 0.5,
             noise_correlation=noise,
-            noise_correlates=noise > CORRELATED,
+            noise_correlates=shells.noise_correlates(axis),
         )
     return found
 

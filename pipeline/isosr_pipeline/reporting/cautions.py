@@ -152,4 +152,4 @@ def _curves(figures: Figures) -> dict[str, ShellCorrelation]:
 
 def _sharpness(figures: Figures) -> float | None:
     found = figures.sharpness
-    return None if found is None else (found.y_per_um + found.x_per_um) / 2
+    return None if found is None else found.lateral_per_um

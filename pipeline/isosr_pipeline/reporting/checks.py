@@ -51,10 +51,12 @@ def _trust(trust: TrustMap | None, no_trust: str) -> Iterator[Check]:
     name = "trust map"
     if trust is None:
         yield Check(name, "", no_trust)
-    elif not trust.channels:
+        return
+    channels = trust.channels
+    if not channels:
         yield Check(name, "", "the map does not say what it comes to")
-    for one in trust.channels if trust else ():
-        of = f", channel {one.get('channel')}" if len(trust.channels if trust else ()) > 1 else ""
+    for one in channels:
+        of = f", channel {one.get('channel')}" if len(channels) > 1 else ""
         flagged = one.get("flagged_signal")
         if not isinstance(flagged, int | float):
             yield Check(f"{name}{of}", "", "the map does not say what it comes to")
@@ -72,7 +74,7 @@ def _reference(evaluation: Evaluation) -> Check:
 
 def _lateral(evaluation: Evaluation) -> Check:
     found = [side.sharpness for side in (evaluation.before, evaluation.after)]
-    before, after = ((s.y_per_um + s.x_per_um) / 2 if s else None for s in found)
+    before, after = (s.lateral_per_um if s else None for s in found)
     if not before or after is None:
         return Check("lateral planes", "", "too little signal, or too few planes")
     return Check("lateral planes", f"sharpness changed by {after / before - 1:+.1%}")

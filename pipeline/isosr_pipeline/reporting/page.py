@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from isosr_pipeline.errors import InputError, MissingInputError
-from isosr_pipeline.paths import check_creatable, creating, partial_path
+from isosr_pipeline.paths import check_creatable, replacing
 
 _TEMPLATES = Environment(
     loader=PackageLoader("isosr_pipeline.reporting"),
@@ -92,13 +92,8 @@ def write_page(path: Path, content: str) -> None:
     OutputPathError
         When it can't be written.
     """
-    partial = partial_path(path)
-    with creating(path):
-        try:
-            partial.write_text(content, encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(content, encoding="utf-8")
 
 
 def _source(name: str) -> str:
