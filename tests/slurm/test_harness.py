@@ -62,9 +62,9 @@ def test_jobs_outlive_a_controller_that_is_started_again(slurm):
 def test_waiting_tells_what_was_waited_for(slurm):
     job = slurm.submit("exit 3")
     with pytest.raises(
-        SlurmTestError, match=f"job {job} is FAILED, not COMPLETING(.|\n)*ExitCode=3:0"
+        SlurmTestError, match=f"job {job} is FAILED, not COMPLETED(.|\n)*ExitCode=3:0"
     ):
-        slurm.wait_for(job, "COMPLETING")
+        slurm.wait_for(job, "COMPLETED")
     held = slurm.submit("true", "--hold")
     with pytest.raises(SlurmTestError, match=f"not yet: job {held} is RUNNING"):
         slurm.wait_for(held, "RUNNING", 0.5)
