@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from isosr_pipeline.drawing import AFTER, BEFORE, Chart, Curve, histogram
+from isosr_pipeline.drawing import AFTER, BEFORE, FAINT, Chart, Curve, histogram
 from isosr_pipeline.evidence.results import Drift, Evaluation, Figures
 from isosr_pipeline.evidence.spots import SpotComparison
 from isosr_pipeline.geometry import AXES
@@ -73,7 +73,7 @@ def chart_sections(evaluation: Evaluation) -> Iterator[ChartSection]:
 
 
 def _spectra(before: Figures, after: Figures) -> Iterator[Chart]:
-    labels = ("frequency (cycles/µm)", "power")
+    labels = ("frequency (cycles/µm)", "power (intensity²)")
     sides = (("input", before, BEFORE), ("restored", after, AFTER))
     curves = []
     for label, figures, colour in sides:
@@ -98,7 +98,7 @@ def _correlations(before: Figures, after: Figures) -> Iterator[Chart]:
             found = (figures.correlation or {})[axis]
             curves.append(Curve(label, found.frequency_per_um, found.correlation, colour))
         ends = [x for curve in curves for x in curve.x]
-        level = Curve("", [min(ends), max(ends)], [_THRESHOLD] * 2, "#555555", "broken")
+        level = Curve("1/7", [min(ends), max(ends)], [_THRESHOLD] * 2, FAINT, "broken")
         yield Chart(f"along {axis}", "frequency (cycles/µm)", "correlation", [*curves, level])
 
 

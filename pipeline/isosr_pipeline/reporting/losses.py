@@ -79,7 +79,7 @@ def _charts(rows: Iterable[list[str]]) -> list[Chart]:
         means.add([float(value) for value in row])
     x, *losses = means.columns()
     return [
-        Chart(name, "iteration", "loss", [Curve("", x, y, AFTER)], width=360, height=230)
+        Chart(name, "iteration", "loss", [Curve("", x, y, AFTER)])
         for name, y in zip(header[1:], losses, strict=True)
     ]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
+import math
 from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from isosr_pipeline.drawing import round_length
 from isosr_pipeline.reporting.planes import PlanePair, common_limits
 
 _LONGEST_BAR = 0.3
@@ -82,13 +82,12 @@ def grey(plane: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
 
 def png(image: NDArray[np.uint8]) -> str:
     """Return the address of a PNG picture that it holds itself."""
-    return _address("image/png", bytes(imagecodecs.png_encode(np.ascontiguousarray(image))))
+    content = bytes(imagecodecs.png_encode(np.ascontiguousarray(image)))
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
-def svg(drawing: str) -> str:
-    """Return the address of an SVG picture that it holds itself."""
-    return _address("image/svg+xml", drawing.encode())
-
-
-def _address(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def round_length(length: float) -> float:
+    """Return the largest of 1, 2 and 5 times a power of ten that is not above a length."""
+    power: float = 10.0 ** math.floor(math.log10(length))
+    # By rounding, a power of ten may be a little above itself.
+    return max(step * power for step in (1, 2, 5) if step * power <= length * (1 + 1e-9))

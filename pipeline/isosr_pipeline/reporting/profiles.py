@@ -67,7 +67,7 @@ def _chart(pair: Pair, spot: SpotPair, axis: int, title: str) -> Chart:
         fitted = _gaussian(places, y, centre, width)
         if fitted is not None:
             curves.append(Curve(f"{label}, {width:.3g} µm", *fitted, colour))
-    return Chart(title, f"{AXES[axis]} (µm)", "intensity", curves, width=360, height=230)
+    return Chart(title, f"{AXES[axis]} (µm)", "intensity", curves)
 
 
 def _line(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from isosr_pipeline.drawing import Chart
 from isosr_pipeline.engine.output import refuse_overlap, versions
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.evidence.key_figures import key_figures, untold
@@ -21,7 +19,7 @@ from isosr_pipeline.reporting.history import day_and_time, steps_of
 from isosr_pipeline.reporting.losses import find_model, loss_charts
 from isosr_pipeline.reporting.page import check_page, render, write_page
 from isosr_pipeline.reporting.pair import Pair, open_pair
-from isosr_pipeline.reporting.pictures import Shown, show, svg
+from isosr_pipeline.reporting.pictures import Shown, show
 from isosr_pipeline.reporting.planes import (
     brightest_place,
     coarse_levels,
@@ -35,9 +33,6 @@ from isosr_pipeline.reporting.trust_map import TrustMap, open_trust
 _NO_LEVEL = (
     "There are no projections: a volume has no level that is small enough to be read as a whole."
 )
-_WIDTH, _HEIGHT = 360, 240
-"""Of charts, in pixels: three of a kind side by side."""
-
 _MOST_PLACES = 10
 _FLAGGED = 0.01
 """Share of the cells with signal that may be flagged without a warning."""
@@ -141,27 +136,16 @@ class _Pictures(NamedTuple):
     planes: list[Shown]
 
 
-class _Drawn(NamedTuple):
-    """A chart that the page holds itself."""
-
-    title: str
-    address: str
-
-    @classmethod
-    def of(cls, chart: Chart) -> _Drawn:
-        return cls(chart.title, svg(replace(chart, width=_WIDTH, height=_HEIGHT).svg()))
-
-
 class _Section(NamedTuple):
-    """Charts under a heading."""
+    """Charts under a heading, as SVG elements."""
 
     title: str
     explanation: str
-    charts: list[_Drawn]
+    charts: list[str]
 
     @classmethod
     def of(cls, section: ChartSection) -> _Section:
-        charts = [_Drawn.of(chart) for chart in section.charts]
+        charts = [chart.svg(f"{section.title}: {chart.title}") for chart in section.charts]
         return cls(section.title, section.explanation, charts)
 
 
