@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,27 @@ FILES = sorted(
 
 
 def _imported(path: Path) -> set[str]:
+    return _named(ast.walk(ast.parse(path.read_text())))
+
+
+def _imported_at_once(path: Path) -> set[str]:
+    """Return what the import of a module imports; what only types need is not."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        names |= _named([node])
+        waiting += ast.iter_child_nodes(node)
+    return names
+
+
+def _named(nodes: Iterable[ast.AST]) -> set[str]:
+    names: set[str] = set()
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -52,7 +72,17 @@ def test_files_and_functions_stay_short(path):
             assert length <= 60, f"{node.name} has {length} lines"
 
 
+def test_only_who_draws_waits_for_matplotlib():
+    using = [path for path in FILES if "matplotlib" in path.read_text()]
+    assert using
+    for path in using:
+        assert "matplotlib" not in _imported_at_once(path), path
+
+
 def test_a_rule_that_is_broken_is_seen(tmp_path):
     path = tmp_path / "bad.py"
     path.write_text("import zarr.storage\nfrom isosr_pipeline.x import y\n")
     assert _imported(path) == {"zarr", "isosr_pipeline"}
+    lazy = "def f():\n    import numpy\nif TYPE_CHECKING:\n    import dask\n"
+    path.write_text(lazy + "if True:\n    import matplotlib.figure\n")
+    assert _imported_at_once(path) == {"matplotlib"}

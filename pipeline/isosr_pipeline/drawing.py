@@ -247,7 +247,10 @@ def _place(figure: Figure, axes: Axes, size: tuple[int, int]) -> None:
         columns = 3 if len(labels) == 3 else 2
         more = _LEGEND_ROW * math.ceil(len(labels) / columns)
         below, height = below + more, height + more
-        figure.legend(handles, labels, loc="lower center", ncols=columns)
+        middle = (_LEFT + width - _RIGHT) / 2 / width
+        figure.legend(
+            handles, labels, loc="lower center", bbox_to_anchor=(middle, 0), ncols=columns
+        )
     figure.set_size_inches(width / _UNITS_PER_INCH, height / _UNITS_PER_INCH)
     figure.subplots_adjust(
         left=_LEFT / width,

@@ -10,6 +10,7 @@ from isosr_pipeline.blur.axial import estimate
 from isosr_pipeline.blur.of_stores import COUNT, describe_blur
 from isosr_pipeline.blur.power_spectra import SpectralGrid
 from isosr_pipeline.blur.subvolumes import draw_subvolumes
+from isosr_pipeline.drawing import INK
 from isosr_pipeline.simulation.volume import Acquisition, simulate
 from isosr_pipeline.store.metadata import StoreAttributes
 from isosr_pipeline.store.volume import Volume
@@ -88,10 +89,10 @@ def test_a_picture_shows_points_and_line(isosr, store, tmp_path, capsys):
     plot = tmp_path / "estimate.svg"
     assert isosr("psf", store, "--plot", plot) == 0
     drawn = ElementTree.parse(plot).getroot()  # noqa: S314 - written just now
-    name = "{http://www.w3.org/2000/svg}"
-    circles = drawn.findall(f"{name}circle")
-    assert len(circles) >= 4
-    heights = [float(circle.get("cy")) for circle in circles]
+    marks = [e for e in drawn.iter("{http://www.w3.org/2000/svg}use") if INK in e.get("style")]
+    # The last one is the sample beside the name.
+    heights = [float(mark.get("y")) for mark in marks[:-1]]
+    assert len(heights) >= 4
     assert heights == sorted(heights)
     assert "sigma" in "".join(drawn.itertext())
     before = plot.read_text()
