@@ -1,4 +1,4 @@
-"""Charts as SVG, drawn by Matplotlib: one style for all of them."""
+"""Pictures of figures as SVG, drawn by Matplotlib: one style for all of them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
-
-import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,16 +22,11 @@ BEFORE, AFTER, THIRD = "#777777", "#c2410c", "#1d4ed8"
 INK, FAINT = "#1c1917", "#78716c"
 """Colours of what was measured on its own, and of what is there for comparison."""
 
-_WIDTH, _HEIGHT = 360, 240
-"""Of a chart in pixels: three of a kind stand side by side."""
-
 _LEFT, _RIGHT, _ABOVE, _BELOW = 60, 8, 22, 40
 """Of a picture in pixels: room for numbers of up to six characters, and for labels."""
 
 _LEGEND_ROW = 17
 _UNITS_PER_INCH = 72
-_LINE = 1.6
-_DASHES: dict[str, Any] = {"line": "-", "broken": (0, (4, 2))}
 
 _FONTS = "system-ui, sans-serif"
 """Of the page; Matplotlib places them as if they were its own."""
@@ -57,8 +49,9 @@ _STYLE: dict[str, Any] = {
     "axes.grid": True,
     "axes.formatter.limits": (-3, 5),
     "grid.color": "#e7e5e4",
-    "lines.linewidth": _LINE,
+    "lines.linewidth": 1.6,
     "lines.markersize": 4.5,
+    "patch.linewidth": 1.6,
     "legend.frameon": False,
     "legend.fontsize": 10,
     **{f"{axis}tick.labelcolor": INK for axis in "xy"},
@@ -66,120 +59,6 @@ _STYLE: dict[str, Any] = {
     **{f"{axis}tick.minor.size": 0 for axis in "xy"},
 }
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A line of a chart.
-
-    Parameters
-    ----------
-    label : str
-        For the legend; empty: none.
-    x, y : sequence of float
-        Of the same length; of steps, `x` are the edges between which each `y` holds, one more. What
-        is not finite, or has no logarithm on such an axis, is left out.
-    colour : str
-    style : {"line", "broken", "points", "steps"}
-        Steps are filled.
-    """
-
-    label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    colour: str
-    style: Literal["line", "broken", "points", "steps"] = "line"
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Curves on common axes.
-
-    Parameters
-    ----------
-    title, x_label, y_label : str
-        Labels with their units.
-    curves : sequence of Curve
-    log_x, log_y : bool
-    """
-
-    title: str
-    x_label: str
-    y_label: str
-    curves: Sequence[Curve]
-    log_x: bool = False
-    log_y: bool = False
-
-    def svg(self, name: str) -> str:
-        """Draw the chart; without a point it says that there is nothing.
-
-        Parameters
-        ----------
-        name : str
-            What the chart shows, for those who don't see it; no other chart of a page has it.
-
-        Returns
-        -------
-        str
-            An SVG element.
-        """
-        curves = [curve for curve in map(self._shown, self.curves) if len(curve.y)]
-        return draw(
-            (lambda axes: self._plot(axes, curves)) if curves else None,
-            self.title,
-            name=name,
-            size=(_WIDTH, _HEIGHT),
-        )
-
-    def _shown(self, curve: Curve) -> Curve:
-        """Leave out the points that have no place."""
-        if curve.style == "steps":
-            return curve
-        x, y = np.asarray(curve.x, np.float64), np.asarray(curve.y, np.float64)
-        is_shown = np.isfinite(x) & np.isfinite(y)
-        for values, is_log in ((x, self.log_x), (y, self.log_y)):
-            is_shown &= (values > 0) | (not is_log)
-        return replace(curve, x=x[is_shown].tolist(), y=y[is_shown].tolist())
-
-    def _plot(self, axes: Axes, curves: Sequence[Curve]) -> None:
-        from matplotlib.ticker import MaxNLocator
-
-        axes.set(xlabel=self.x_label, ylabel=self.y_label)
-        if self.log_x:
-            axes.set_xscale("log")
-        if self.log_y:
-            axes.set_yscale("log")
-        if any(curve.style == "steps" for curve in curves):
-            axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        for curve in curves:
-            _add(axes, curve)
-
-
-def histogram(
-    title: str,
-    x_label: str,
-    groups: Sequence[tuple[str, Sequence[float], str]],
-    bins: int = 24,
-) -> Chart:
-    """Return a chart of histograms with common bins.
-
-    Parameters
-    ----------
-    title, x_label : str
-    groups : sequence of (str, sequence of float, str)
-        For each: label, values, colour. What is not finite is left out.
-    bins : int
-    """
-    finite = [(n, [v for v in values if math.isfinite(v)], c) for n, values, c in groups]
-    everything = [value for _, values, _ in finite for value in values]
-    if not everything:
-        return Chart(title, x_label, "", [])
-    edges = np.histogram_bin_edges(everything, bins)
-    curves = [
-        Curve(label, edges.tolist(), np.histogram(values, edges)[0].tolist(), colour, "steps")
-        for label, values, colour in finite
-    ]
-    return Chart(title, x_label, "count", curves)
 
 
 def draw(
@@ -221,18 +100,6 @@ def draw(
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(drawn, format="svg", metadata=nothing)
     return _element(drawn.getvalue(), name)
-
-
-def _add(axes: Axes, curve: Curve) -> None:
-    label, colour = curve.label, curve.colour
-    if curve.style == "steps":
-        axes.stairs(curve.y, curve.x, fill=True, color=colour, alpha=0.15)
-        axes.stairs(curve.y, curve.x, color=colour, label=label, linewidth=_LINE)
-    elif curve.style == "points" or len(curve.y) == 1:
-        axes.plot(curve.x, curve.y, "o", color=colour, label=label, markeredgewidth=0)
-    else:
-        dashes = _DASHES[curve.style]
-        axes.plot(curve.x, curve.y, color=colour, label=label, linestyle=dashes)
 
 
 def _place(figure: Figure, axes: Axes, size: tuple[int, int]) -> None:

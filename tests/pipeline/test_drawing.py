@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from isosr_pipeline.drawing import AFTER, BEFORE, Chart, Curve, draw, histogram
+from isosr_pipeline.drawing import AFTER, BEFORE, draw
+from isosr_pipeline.reporting.curves import Chart, Curve, histogram
 
 _CODE = (
-    "from isosr_pipeline.drawing import Chart, Curve; "
+    "from isosr_pipeline.reporting.curves import Chart, Curve; "
     "print(Chart('t', 'x', 'y', [Curve('a', [0, 1], [1, 5000], '#777777')], log_y=True).svg('n'))"
 )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from isosr_pipeline.drawing import AFTER, BEFORE, FAINT, Chart, Curve, histogram
+from isosr_pipeline.drawing import AFTER, BEFORE, FAINT
 from isosr_pipeline.evidence.results import Drift, Evaluation, Figures
 from isosr_pipeline.evidence.spots import SpotComparison
 from isosr_pipeline.geometry import AXES
+from isosr_pipeline.reporting.curves import Chart, Curve, histogram
 
 _THRESHOLD = 1 / 7
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from isosr_models.errors import ModelError
 from isosr_models.model_folder import read_description
-from isosr_pipeline.drawing import AFTER, Chart, Curve
+from isosr_pipeline.drawing import AFTER
 from isosr_pipeline.errors import InputError
+from isosr_pipeline.reporting.curves import Chart, Curve
 from isosr_pipeline.store.metadata import Provenance
 from isosr_pipeline.training.recording import LOSSES
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from isosr_pipeline.drawing import AFTER, BEFORE, Chart, Curve
+from isosr_pipeline.drawing import AFTER, BEFORE
 from isosr_pipeline.evidence.spots import SpotComparison, SpotPair
 from isosr_pipeline.geometry import AXES, Box, Zyx
+from isosr_pipeline.reporting.curves import Chart, Curve
 from isosr_pipeline.reporting.pair import Pair
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.widths import FWHM_PER_SIGMA
