@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
@@ -11,9 +12,12 @@ import yaml
 from isosr_models.model_folder import save_model
 from isosr_models.unet import UNet3d
 from isosr_pipeline.brain import read_brain
+from isosr_pipeline.evidence.results import Evaluation
+from isosr_pipeline.reporting.history import day_and_time
 from isosr_pipeline.steps.status import status_of_brain
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.tiffs import write_tiff
+from isosr_pipeline.trust.summary import TrustSummary
 
 
 @pytest.fixture
@@ -44,6 +48,7 @@ def test_what_is_missing_of_an_evaluation_is_made_and_no_more(evaluated, isosr, 
     assert isosr("run", path) == 0
     brain = read_brain(path)
     made = [brain.evaluation, brain.report, brain.trust_summary]
+    first = _require_the_maps_figures(brain)
     for again in (("run", path), ("run", path, "--step", "evaluate")):
         capsys.readouterr()
         assert isosr(*again) == 0
@@ -55,6 +60,11 @@ def test_what_is_missing_of_an_evaluation_is_made_and_no_more(evaluated, isosr, 
         assert isosr("run", path) == 0
         assert all(one.is_file() for one in made)
     assert len(measured) == 1
+    # The page that is drawn again says when, and with what, the figures were measured.
+    assert _require_the_maps_figures(brain) == first
+    row = brain.report.read_text().partition("<td>evaluate<br>")[2].partition("</tr>")[0]
+    assert day_and_time(first.ended.timestamp()) in row
+    assert f"numpy {first.versions['numpy']}" in row
     # The restored volume is replaced: the map of the earlier one is, too.
     volume = Volume(brain.restored, writable=True)
     volume.update(volume.require_own().model_copy(update={"id": "another"}))
@@ -63,6 +73,21 @@ def test_what_is_missing_of_an_evaluation_is_made_and_no_more(evaluated, isosr, 
     assert len(measured) == 2
     parameters = Volume(brain.trust_map).require_own().history[-1].parameters
     assert parameters["source_id"] == "another"
+    assert _require_the_maps_figures(brain).ended > first.ended
+
+
+def _require_the_maps_figures(brain):
+    """Compare the figures that are kept with what the map comes to; return who measured."""
+    found = Evaluation.model_validate_json(brain.evaluation.read_bytes())
+    summary = TrustSummary.model_validate_json(brain.trust_summary.read_bytes())
+    (channel,), (told,) = found.trust.channels, summary.channels
+    assert (channel.cells, channel.signal_cells) == (told.cells, told.signal)
+    assert channel.flagged_signal_share == told.flagged_signal
+    assert [(p.score_sd, p.position_um) for p in found.trust.worst] == [
+        (p.score, p.um) for p in summary.worst
+    ]
+    assert found.trust.worst
+    return found.measuring
 
 
 def test_without_a_known_blur_the_page_says_why_there_is_no_map(evaluated, isosr, capsys):
@@ -79,6 +104,7 @@ def test_without_a_known_blur_the_page_says_why_there_is_no_map(evaluated, isosr
     brain = read_brain(path)
     assert "plain knows no blur that can be used" in brain.report.read_text()
     assert not brain.trust_map.exists()
+    assert json.loads(brain.evaluation.read_text())["trust"] is None
     assert isosr("run", path, "--step", "evaluate") == 0
     assert "is complete already" in capsys.readouterr().err.replace("\n", "")
     # Given since, it is tried again.

@@ -10,6 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from isosr_pipeline.evidence.results import Evaluation
+    from isosr_pipeline.evidence.trusted import TrustFigures
     from isosr_pipeline.trust.summary import TrustSummary
 
 
@@ -62,6 +63,20 @@ def _remarks(evaluation: Evaluation) -> Iterator[str]:
         yield f"mean intensity of slabs along z: {drift.largest_relative_change:+.1%} at most"
     if evaluation.seams is not None:
         yield f"seams: {evaluation.seams}"
+    if evaluation.trust is not None:
+        yield from _trust_remarks(evaluation.trust)
+
+
+def _trust_remarks(trust: TrustFigures) -> Iterator[str]:
+    for one in trust.channels:
+        yield (
+            f"trust map, channel {one.channel}: {one.flagged_signal_share:.2%} of the cells with "
+            f"signal are flagged, of all cells {one.invented_share:.2%} with too much light and "
+            f"{one.missing_share:.2%} with too little"
+        )
+    for place in trust.worst[:1]:
+        um = ", ".join(f"{at:.6g}" for at in place.position_um)
+        yield f"trust map: the worst place is at {um} µm (z, y, x), score {place.score_sd:+.1f}"
 
 
 def show_trust(summary: TrustSummary) -> None:

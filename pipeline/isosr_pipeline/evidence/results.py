@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from isosr_pipeline.evidence.distribution import Distribution, Result
 from isosr_pipeline.evidence.spots import SpotComparison
+from isosr_pipeline.evidence.trusted import TrustFigures
 from isosr_pipeline.seams import SeamScore
 from isosr_pipeline.settings import EvaluateSettings
 
@@ -269,6 +272,24 @@ class RestoredCounts(Result):
     passed: int
 
 
+class Measuring(Result):
+    """When and with what the figures were measured.
+
+    Attributes
+    ----------
+    ended : datetime
+        With its zone.
+    versions : dict of str to str
+        Of the program and of the libraries that decide the figures.
+    command : tuple of str
+        The program's arguments, for the record.
+    """
+
+    ended: datetime
+    versions: dict[str, str]
+    command: tuple[str, ...]
+
+
 class Evaluation(Result):
     """What `evaluate` found.
 
@@ -298,6 +319,10 @@ class Evaluation(Result):
         None unless asked for.
     reference_channel : int or None
         The channel of the reference; None without one, or where an earlier version measured.
+    trust : TrustFigures or None
+        What the trust map of this restoration comes to; None where none lies beside the volume.
+    measuring : Measuring or None
+        None where an earlier version measured.
     """
 
     store: str
@@ -314,3 +339,5 @@ class Evaluation(Result):
     seams: SeamScore | None
     spots: SpotComparison | None
     reference_channel: int | None = None
+    trust: TrustFigures | None = None
+    measuring: Measuring | None = None

@@ -18,6 +18,9 @@ BEYOND_WINDOW = 1e-2
 OVERSHOOT = 1.15
 """Axial/lateral ratio beyond which axial planes are sharper than what they learned from."""
 
+FLAGGED = 0.01
+"""Share of the cells with signal that may be flagged on the trust map without a warning."""
+
 FINER = 0.8
 """Axial over lateral resolution below which the axial one is not believed."""
 
@@ -36,6 +39,23 @@ def cautions(evaluation: Evaluation) -> list[str]:
         *_reference(evaluation),
         *_places(evaluation),
     ]
+
+
+def unexplained(channel: object, flagged: float) -> Iterator[str]:
+    """Yield a warning where the restored volume does not explain much of the measured one.
+
+    Parameters
+    ----------
+    channel : int
+        As the trust map names it.
+    flagged : float
+        Share of its cells with signal that are flagged.
+    """
+    if flagged > FLAGGED:
+        yield (
+            f"The restored volume does not explain {flagged:.1%} of the cells with signal in "
+            f"channel {channel}: look at the trust map and its worst places."
+        )
 
 
 def _axial(evaluation: Evaluation) -> Iterator[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from isosr_models.model_folder import DESCRIPTION, read_description
-from isosr_pipeline.engine.output import versions
 from isosr_pipeline.engine.survey import finished_at
 from isosr_pipeline.evidence.results import Evaluation
 from isosr_pipeline.reporting.pair import Pair
@@ -74,9 +73,7 @@ class Step(NamedTuple):
 _NAMES = {"model_sha256": "model", "windows": "window"}
 
 
-def steps_of(
-    pair: Pair, evaluation: Evaluation, model: Path | None, *, is_new: bool
-) -> Iterator[Step]:
+def steps_of(pair: Pair, evaluation: Evaluation, model: Path | None) -> Iterator[Step]:
     """Yield the steps in their order, that of the model before the one that used it.
 
     Parameters
@@ -85,8 +82,6 @@ def steps_of(
     evaluation : Evaluation
     model : Path or None
         Folder of the model that restored the volume; None: it was not found.
-    is_new : bool
-        Whether the volumes have just been measured, by this program.
     """
     own = pair.made.attributes
     *earlier, last = own.history if own and own.history else [None]
@@ -99,14 +94,15 @@ def steps_of(
         yield _training(model)
     if last is not None:
         yield Step.of(last, finished_at(pair.made.path))
+    known = evaluation.measuring
     measuring = Provenance(
         step="evaluate",
         source=evaluation.restored,
         parameters=evaluation.settings.model_dump(mode="json"),
-        versions=versions() if is_new else {},
-        **({} if is_new else {"command": []}),
+        versions=known.versions if known else {},
+        command=list(known.command) if known else [],
     )
-    yield Step.of(measuring, time.time() if is_new else None)
+    yield Step.of(measuring, known.ended.timestamp() if known else None)
 
 
 def day_and_time(when: float | None) -> str:

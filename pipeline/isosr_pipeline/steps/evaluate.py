@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from distributed import Client
 
 from isosr_cluster.clients import OpenClient
 from isosr_pipeline.blur.beads import typical_spot
+from isosr_pipeline.engine.output import versions
 from isosr_pipeline.evidence.comparing import MeasureMoments, MeasureSimilarity
 from isosr_pipeline.evidence.cubes import Cubes, CubeSums, MeasureCube, choose_cubes
 from isosr_pipeline.evidence.drift import CoarsePart, slab_borders
@@ -21,6 +24,7 @@ from isosr_pipeline.evidence.results import (
     Comparison,
     Drift,
     Evaluation,
+    Measuring,
     RoiComparison,
     Sampling,
 )
@@ -35,6 +39,7 @@ from isosr_pipeline.evidence.spots import (
     compare_spots,
 )
 from isosr_pipeline.evidence.summing_up import counts_of, drift_of, figures_of, rois_of, seams_of
+from isosr_pipeline.evidence.trusted import trusted
 from isosr_pipeline.geometry import Box, Zyx, blocks
 from isosr_pipeline.isotropic import IsotropicView, Part
 from isosr_pipeline.measuring import ReopenedVolume, Value, measure
@@ -193,6 +198,10 @@ class _Measuring:
             seams=seams_of(history, self.settings.channel),
             reference_channel=None if reference is None else reference.channel,
             spots=self._spots(cubes) if self.settings.spots and cubes else None,
+            trust=trusted(after.volume, before.volume),
+            measuring=Measuring(
+                ended=datetime.now(UTC), versions=versions(), command=tuple(sys.argv[1:])
+            ),
         )
 
     def _sums(self, side: _Side, cubes: Cubes) -> CubeSums:

@@ -12,7 +12,7 @@ from isosr_pipeline.errors import InputError
 from isosr_pipeline.evidence.key_figures import key_figures, untold
 from isosr_pipeline.evidence.results import Evaluation
 from isosr_pipeline.geometry import Zyx
-from isosr_pipeline.reporting.cautions import cautions
+from isosr_pipeline.reporting.cautions import cautions, unexplained
 from isosr_pipeline.reporting.charts import ChartSection, chart_sections
 from isosr_pipeline.reporting.checks import checks
 from isosr_pipeline.reporting.history import day_and_time, steps_of
@@ -34,8 +34,6 @@ _NO_LEVEL = (
     "There are no projections: a volume has no level that is small enough to be read as a whole."
 )
 _MOST_PLACES = 10
-_FLAGGED = 0.01
-"""Share of the cells with signal that may be flagged without a warning."""
 
 _NO_REFERENCE = (
     "There was no reference: these figures tell how fine the restored detail is, and not that it "
@@ -68,7 +66,6 @@ def write_report(
     *,
     model: Path | None = None,
     no_trust: str | None = None,
-    is_new: bool = True,
 ) -> None:
     """Draw a report and write it as one file, which is there whole or not at all.
 
@@ -85,8 +82,6 @@ def write_report(
         those of the command that the provenance names.
     no_trust : str, optional
         Why no trust map can be made, where it is known.
-    is_new : bool
-        Whether this program has just made the evaluation; otherwise it was read from a file.
 
     Raises
     ------
@@ -119,7 +114,7 @@ def write_report(
         worst=_worst_places(trust),
         worst_pictures=_worst_pictures(pair, trust, channel),
         sections=list(_sections(evaluation, pair, made_by, notes)),
-        steps=list(steps_of(pair, evaluation, made_by, is_new=is_new)),
+        steps=list(steps_of(pair, evaluation, made_by)),
         drawn=day_and_time(time.time()),
         program=versions()["isosr-pipeline"],
         # The list is filled by what comes before it.
@@ -285,8 +280,5 @@ def _figure(value: object) -> float | None:
 def _trust_cautions(trust: TrustMap | None) -> Iterator[str]:
     for one in trust.channels if trust else []:
         flagged = _figure(one.get("flagged_signal"))
-        if flagged is not None and flagged > _FLAGGED:
-            yield (
-                f"The restored volume does not explain {flagged:.1%} of the cells with signal in "
-                f"channel {one.get('channel')}: look at the trust map and its worst places."
-            )
+        if flagged is not None:
+            yield from unexplained(one.get("channel"), flagged)

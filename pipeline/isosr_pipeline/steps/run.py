@@ -18,6 +18,7 @@ from isosr_pipeline.brain import Brain
 from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for, tag_of
 from isosr_pipeline.errors import MissingInputError, UnknownBlurError
 from isosr_pipeline.evidence.results import Evaluation
+from isosr_pipeline.evidence.trusted import trusted
 from isosr_pipeline.leading import leading
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.restoring.intended import architecture_of
@@ -206,12 +207,12 @@ def _evaluate(brain: Brain, reporter: Reporter) -> Evaluation:
         return found
     figures = found or _measure(brain, reporter)
     without = _map_trust(brain, brain.trust, reporter) if brain.trust else None
+    figures = _with_trust(brain, figures)
     write_report(
         figures,
         brain.report,
         model=brain.trained_model,
         no_trust=without.reason if without else None,
-        is_new=found is None,
     )
     return figures
 
@@ -247,6 +248,16 @@ def _map_trust(brain: Brain, settings: TrustSettings, reporter: Reporter) -> NoT
         return without
     _write(brain.trust_summary, summary)
     return None
+
+
+def _with_trust(brain: Brain, figures: Evaluation) -> Evaluation:
+    """Add what the trust map comes to, which is made after the figures are kept."""
+    trust = trusted(Volume(brain.restored), Volume(brain.store))
+    if trust == figures.trust:
+        return figures
+    found = figures.model_copy(update={"trust": trust})
+    _write(brain.evaluation, found)
+    return found
 
 
 def _is_map_of_another(brain: Brain) -> bool:

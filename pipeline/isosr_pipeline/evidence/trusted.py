@@ -1,0 +1,152 @@
+"""What the trust map beside a restored volume comes to, among the other figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from isosr_pipeline.errors import InputError
+from isosr_pipeline.evidence.distribution import Result
+from isosr_pipeline.restoring.parts import complete_volume
+from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.trust.beside import map_beside, mismatch
+
+
+class TrustPlace(Result):
+    """A place where the restored volume does not explain the measured one.
+
+    Attributes
+    ----------
+    channel : int
+        Of the restored volume.
+    score_sd : float
+        Above 0: more light than was measured; below: less. In standard deviations.
+    voxel : tuple of 3 ints
+        The middle of the cell in the restored volume, order z, y, x.
+    position_um : tuple of 3 floats
+        The same in µm, as viewers show it.
+    """
+
+    channel: int
+    score_sd: float
+    voxel: tuple[int, int, int]
+    position_um: tuple[float, float, float]
+
+
+class TrustChannel(Result):
+    """What a channel of the map comes to.
+
+    Attributes
+    ----------
+    channel : int
+        Of the restored volume.
+    cells, signal_cells : int
+        That are judged, and of these, that show more than background.
+    flagged_share, flagged_signal_share : float
+        Shares of both that are flagged.
+    invented_share, missing_share : float
+        Shares of all cells that are flagged with more, or less, light than was measured.
+    spread_sd : float
+        Of all scores, in standard deviations: about 1 where noise is all that is left.
+    gain, offset : float
+        That bring the re-blurred volume to the measured intensities: ``gain I + offset``.
+    noise_gain, noise_floor : float
+        The variance of noise at an intensity I is ``noise_gain I + noise_floor``.
+    """
+
+    channel: int
+    cells: int
+    signal_cells: int
+    flagged_share: float
+    flagged_signal_share: float
+    invented_share: float
+    missing_share: float
+    spread_sd: float
+    gain: float
+    offset: float
+    noise_gain: float
+    noise_floor: float
+
+
+class TrustFigures(Result):
+    """What a trust map comes to.
+
+    Attributes
+    ----------
+    map : str
+        Path.
+    blur : str
+        What the restored volume was blurred with.
+    cell_voxels : tuple of 3 ints
+        Of the restored volume, order z, y, x.
+    threshold_sd : float
+        Score from which a cell is flagged, in standard deviations.
+    tolerance_share : float
+        Of the light that may be too much or missing.
+    channels : tuple of TrustChannel
+    worst : tuple of TrustPlace
+        The worst first.
+    """
+
+    map: str
+    blur: str
+    cell_voxels: tuple[int, int, int]
+    threshold_sd: float
+    tolerance_share: float
+    channels: tuple[TrustChannel, ...]
+    worst: tuple[TrustPlace, ...]
+
+
+def trusted(made: Volume, measured: Volume) -> TrustFigures | None:
+    """Return what the trust map beside a restored volume comes to.
+
+    Parameters
+    ----------
+    made, measured : Volume
+        The restored volume, and what it was restored from.
+
+    Returns
+    -------
+    TrustFigures or None
+        None where there is no map, or where it can't be read, is not complete, does not say what
+        it comes to, or is of another restoration.
+    """
+    path = map_beside(made.path)
+    if not path.exists():
+        return None
+    try:
+        found = complete_volume(path)
+        own = None if mismatch(found, made, measured) else found.attributes
+        figures = own.history[-1].figures if own and own.history else {}
+        return TrustFigures.model_validate(_named(str(path), figures))
+    except (InputError, ValidationError, KeyError, TypeError):
+        return None
+
+
+def _named(path: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Give figures of a map's history the names that tell their units."""
+    renamed = {"signal": "signal_cells", "spread": "spread_sd"}
+    shares = ("flagged", "flagged_signal", "invented", "missing")
+    renamed |= {name: f"{name}_share" for name in shares}
+    return {
+        "map": path,
+        "blur": figures["blur"],
+        "cell_voxels": figures["cell"],
+        "threshold_sd": figures["threshold"],
+        "tolerance_share": figures["tolerance"],
+        "channels": [
+            {renamed.get(name, name): value for name, value in channel.items()}
+            for channel in figures["channels"]
+        ],
+        "worst": [
+            {
+                "channel": place["channel"],
+                "score_sd": place["score"],
+                "voxel": place["voxel"],
+                "position_um": place["um"],
+            }
+            for place in figures["worst"]
+        ],
+    }
