@@ -16,7 +16,7 @@ _SECONDS_IN_A_JOB = 300.0
 _SECONDS_BETWEEN_TRIES = 1.0
 
 
-def flock(file: IO[Any]) -> None:
+def flock(file: IO[Any], patience: float | None = None) -> None:
     """Lock an open file until it is closed.
 
     In a SLURM job it is waited for: the process of the job's run before, on a node that was lost,
@@ -27,6 +27,8 @@ def flock(file: IO[Any]) -> None:
     ----------
     file : file
         Open for writing.
+    patience : float, optional
+        Seconds for which it is waited, whoever asks.
 
     Raises
     ------
@@ -35,7 +37,8 @@ def flock(file: IO[Any]) -> None:
     OSError
         When the file system has no locks.
     """
-    patience = _SECONDS_IN_A_JOB if "SLURM_JOB_ID" in os.environ else 0.0
+    if patience is None:
+        patience = _SECONDS_IN_A_JOB if "SLURM_JOB_ID" in os.environ else 0.0
     until = time.monotonic() + patience
     while True:
         try:
@@ -48,7 +51,7 @@ def flock(file: IO[Any]) -> None:
             return
 
 
-def lock(file: IO[bytes], path: Path, busy: str) -> None:
+def lock(file: IO[bytes], path: Path, busy: str, patience: float | None = None) -> None:
     """Lock an open file until it is closed.
 
     Parameters
@@ -59,6 +62,8 @@ def lock(file: IO[bytes], path: Path, busy: str) -> None:
         What it guards, for messages.
     busy : str
         Message where another process holds the lock.
+    patience : float, optional
+        See `flock`.
 
     Raises
     ------
@@ -68,7 +73,7 @@ def lock(file: IO[bytes], path: Path, busy: str) -> None:
         When the file system has no locks.
     """
     try:
-        flock(file)
+        flock(file, patience)
     except BlockingIOError as error:
         raise BusyError(busy) from error
     except OSError as error:

@@ -363,9 +363,12 @@ def test_a_browser_shows_the_index_of_a_batch_and_sorts_it(browser, batch, tmp_p
     assert browser.execute_script("return document.images.length") == 4
     assert _column(browser, "#brains", 0) == ["b#1", "a", "c", "d", str(gone)]
     states = _column(browser, "#brains", 2)
-    assert states[:3] == ["evaluated", "evaluated", "no figures yet"]
-    assert "evaluation.json can't be read" in states[3]
-    assert "gone.yaml does not exist" in states[4]
+    assert states == ["evaluated", "evaluated", *["convert not begun"] * 2, "unreadable"]
+    shown = browser.execute_script(
+        "return [...document.querySelectorAll('#brains .why')].map(why => why.textContent)"
+    )
+    assert "evaluation.json can't be read" in shown[0]
+    assert "gone.yaml does not exist" in shown[1]
     (ratio,) = (
         number
         for number, text in enumerate(

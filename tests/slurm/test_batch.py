@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -74,7 +75,8 @@ def test_of_three_brains_two_finish_and_one_says_why(
     assert told["axons"]["state"] == told["small"]["state"] == "complete"
     (convert, *_) = told["broken"]["steps"]
     assert convert["job"]["state"] == "failed"
-    assert sorted((data / "axons_lightsheet").glob("*.tif"))[20].name in convert["job"]["error"]
+    slice_name = sorted((data / "axons_lightsheet").glob("*.tif"))[20].name
+    assert slice_name in convert["job"]["error"]
     for name in ("axons", "small"):
         folder = tmp_path / "results" / name
         Volume(folder / "restored.zarr").require_complete()
@@ -84,3 +86,22 @@ def test_of_three_brains_two_finish_and_one_says_why(
     # Drivers and workers leave nobody behind; the steps after the broken one never ran.
     broken = [job for job in found if job.name.endswith("-broken")]
     assert sorted(job.state for job in broken) == ["CANCELLED"] * 3 + ["FAILED"]
+    # The last job of each brain, and the one that failed, have written the page of all three.
+    page = _listed(tmp_path / "results" / "index.html")
+    assert {name: state for name, (state, _) in page.items()} == {
+        "axons": "evaluated",
+        "broken": "convert failed",
+        "small": "evaluated",
+    }
+    assert slice_name in page["broken"][1]
+    assert list(tmp_path.glob("results/*/logs/*.report")) == []
+
+
+def _listed(page: Path) -> dict[str, tuple[str, str]]:
+    """Return the state of each brain that a page lists, with what it says of it."""
+    rows = re.findall(
+        r'<tr><td data-value="([^"]*)">.*?<td class="state" data-value="([^"]*)">(.*?)</td>',
+        page.read_text(),
+        re.DOTALL,
+    )
+    return {name: (state, told) for name, state, told in rows}

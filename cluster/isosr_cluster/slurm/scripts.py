@@ -23,6 +23,9 @@ BEGINS = "isosr-job: begins"
 RESUMABLE = 75
 """Exit code of a command that has kept what is done, and can be given again."""
 
+_SECONDS_TO_REPORT = 60
+"""Of a command that reports the end of another, at most: the job lasts as much longer."""
+
 _SECONDS_TO_LEAVE = 5
 """Of the notice, that no further attempt at queueing again begins in."""
 
@@ -70,6 +73,12 @@ class Driver:
         What it waits for, such as ``"afterok:123"``: all of them.
     exports : mapping of str to str
         Variables of the command's environment.
+    report : sequence of str
+        A command that is run when the first has ended, and the job neither queues again nor was
+        cancelled; what comes of it does not count. What it says is kept beside the log, under the
+        name of the log and ``.report``, if it fails. Empty: there is none.
+    reports_success : bool
+        Whether that is run also where the first has succeeded.
     """
 
     name: str
@@ -80,6 +89,8 @@ class Driver:
     log: Path
     after: Sequence[str] = ()
     exports: Mapping[str, str] = field(default_factory=dict)
+    report: Sequence[str] = ()
+    reports_success: bool = False
 
 
 def plain_name(name: str) -> str:
@@ -126,7 +137,7 @@ def driver_script(site: Site, driver: Driver) -> str:
     by SIGTERM, and if it has left with 75 the job is queued again, `Site.restarts` times at most;
     what SLURM queues again by itself does not count. While SLURM refuses, it is asked again until
     the notice is nearly over. A SIGTERM, as scancel and preemption send it, is passed on, and the
-    job not queued again.
+    job not queued again. How the command has ended is kept before `Driver.report` is run.
 
     Parameters
     ----------
@@ -156,9 +167,23 @@ def driver_script(site: Site, driver: Driver) -> str:
         "@NOTICE@": str(site.notice - _SECONDS_TO_LEAVE),
         "@SETUP@": f"{exports}{setup}",
         "@COMMAND@": " ".join(map(_word, driver.command)),
+        "@REPORT@": _report(driver),
     }
     body = re.sub("|".join(values), lambda match: values[match.group()], _BODY)
     return f"#!/bin/bash\n{header}{body}"
+
+
+def _report(driver: Driver) -> str:
+    if not driver.report:
+        return ""
+    when = '[ -z "$kept" ] && [ "$asked" != TERM ]'
+    when += "" if driver.reports_success else ' && [ "$code" != 0 ]'
+    command = " ".join(map(_word, driver.report))
+    return (
+        f'if {when}; then\n    keep "$code"\n'
+        f'    timeout -k 5 {_SECONDS_TO_REPORT} {command} > "$log.report" 2>&1 && '
+        'rm -f "$log.report"\nfi\n'
+    )
 
 
 def _options(site: Site, driver: Driver) -> Iterator[str]:
@@ -198,9 +223,9 @@ say() { echo "isosr-job: $*"; }
 pass_on() {
     if [ -n "$child" ] && (( passed++ == 0 )); then kill -TERM "$child" 2>/dev/null; fi
 }
+keep() { echo "$1${asked:+ $asked}" > "$log.exit.partial" && mv "$log.exit.partial" "$log.exit"; }
 leave() {
-    [ -n "$kept" ] || { echo "$1${asked:+ $asked}" > "$log.exit.partial" &&
-        mv "$log.exit.partial" "$log.exit"; }
+    [ -n "$kept" ] || keep "$1"
     eval "$theirs"
 }
 listen() {
@@ -265,5 +290,5 @@ if [ "$asked" = USR1 ] && { [ "$code" = @CODE@ ] || [ "$code" = 143 ]; }; then
             "submit the brain again to go on"
     fi
 fi
-exit "$code"
+@REPORT@exit "$code"
 """

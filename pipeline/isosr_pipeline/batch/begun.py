@@ -31,7 +31,13 @@ def as_begun(chain: Chain) -> Chain:
     record = read_record(output) if chain.live else None
     if record is None or not (brain.is_file() and site.is_file()):
         return chain
-    terms = replace(chain.terms, site=read_site(site), path=site, workers=record.workers)
+    terms = replace(
+        chain.terms,
+        site=read_site(site),
+        path=site,
+        workers=record.workers,
+        index=record.index,
+    )
     return replace(chain, entry=replace(chain.entry, brain=read_brain(brain)), terms=terms)
 
 
@@ -50,6 +56,8 @@ def differences(given: Chain, begun: Chain) -> list[str]:
     changed = changed_since(
         given.entry.brain, given.terms.site, begun.entry.brain, begun.terms.site
     )
+    if given.terms.index != begun.terms.index:
+        changed.append(f"index (now {given.terms.index}, and {begun.terms.index} then)")
     workers = workers_of(given.entry.brain, given.terms)
     if workers is not None and workers != begun.terms.workers:
         before = begun.terms.workers or "those of the site file"

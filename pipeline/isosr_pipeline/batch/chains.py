@@ -34,12 +34,16 @@ class Terms:
         Worker processes of each brain; None: as the site says.
     cluster : str or None
         Where the work of the steps but training runs; None: in workers that are jobs of the site.
+    index : Path or None
+        The page that lists the brain, which its last job and one that fails write again; None:
+        there is none.
     """
 
     site: Site
     path: Path
     workers: int | None = None
     cluster: str | None = None
+    index: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -251,5 +255,14 @@ def script_of(entry: Entry, step: Step, terms: Terms, after: Sequence[str] = ())
         log=log_path(output, step),
         after=after,
         exports={JOBS: entry.tag},
+        report=_report(output, terms),
+        reports_success=step == STEPS[-1],
     )
     return driver_script(terms.site, driver)
+
+
+def _report(output: Path, terms: Terms) -> list[str]:
+    if terms.index is None:
+        return []
+    command = [python_of(terms.site), "-m", "isosr_pipeline", "report", str(brain_copy(output))]
+    return [*command, "--index", str(terms.index), "--update"]

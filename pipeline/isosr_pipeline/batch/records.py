@@ -61,6 +61,8 @@ class ChainRecord(_Recorded):
         When the chain was last submitted.
     workers : int or None
         Worker processes that were asked for; None: as the site says.
+    index : Path or None
+        The page that lists the brain; None: there is none.
     jobs : tuple of JobRecord
     """
 
@@ -69,6 +71,7 @@ class ChainRecord(_Recorded):
     site: str
     submitted: datetime
     workers: int | None = None
+    index: Path | None = None
     jobs: tuple[JobRecord, ...] = ()
 
     def job(self, step: str) -> JobRecord | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 
 from isosr_cluster.slurm import commands
 from isosr_cluster.slurm.commands import Job
@@ -26,6 +27,8 @@ from isosr_pipeline.batch.checking import check_at_slurm, check_chains
 from isosr_pipeline.batch.entries import Entry
 from isosr_pipeline.batch.freezing import freeze
 from isosr_pipeline.batch.lanes import Lanes
+from isosr_pipeline.batch.lines import is_current
+from isosr_pipeline.batch.listing import rewrite, telling, update
 from isosr_pipeline.batch.records import (
     ChainRecord,
     JobRecord,
@@ -72,9 +75,10 @@ def submit_batch(
         check_at_slurm(chains)
         lanes = Lanes(max_brains, chains_of(jobs))
         count = 0
-        for entry in entries:
-            with locked(entry.brain.output):
-                count += _submit(entry, terms, lanes, say)
+        with _listed(chains, terms.index, say):
+            for entry in entries:
+                with locked(entry.brain.output):
+                    count += _submit(entry, terms, lanes, say)
         return count
 
 
@@ -110,6 +114,30 @@ def planned_scripts(
             previous = f"<{step} of {chain.entry.name}>"
         if chain.missing and previous is not None:
             _take(lanes, first, previous)
+
+
+@contextmanager
+def _listed(chains: Sequence[Chain], index: Path | None, say: Say) -> Iterator[None]:
+    """List the brains on their page before their jobs do so, and write it when all are submitted.
+
+    Lines of brains in flight are left to their jobs, and those that are younger than their results
+    as they are.
+    """
+    if index is None:
+        yield
+        return
+    looked_at = [
+        chain.entry
+        for chain in chains
+        if not (is_current(chain.entry) and (chain.live or not chain.left))
+    ]
+    with telling(index, say):
+        update(index, looked_at, forget_gone=True)
+    try:
+        yield
+    finally:
+        with telling(index, say):
+            rewrite(index, [chain.entry for chain in chains])
 
 
 def _submit(entry: Entry, terms: Terms, lanes: Lanes, say: Say) -> int:
@@ -156,6 +184,7 @@ def _begin(chain: Chain) -> ChainRecord:
         site=str(terms.path.absolute()),
         submitted=now,
         workers=workers_of(chain.entry.brain, terms),
+        index=terms.index,
         jobs=found.jobs if found else (),
     )
     if chain.live and found is not None:

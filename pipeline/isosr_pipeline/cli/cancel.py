@@ -21,6 +21,7 @@ def command(brains: tuple[Path, ...], template: Path | None, table: Path | None)
     """
     from isosr_pipeline.batch.cancelling import cancel_batch
     from isosr_pipeline.batch.entries import read_entries
+    from isosr_pipeline.batch.listing import update_cancelled
 
     entries = read_entries(brains, template, table)
     ended = cancel_batch(entries, click.echo)
@@ -31,3 +32,4 @@ def command(brains: tuple[Path, ...], template: Path | None, table: Path | None)
         for job in jobs:
             what = job.comment.rpartition(":")[2]
             click.echo(f"{entry.name}: ended job {job.id} ({what}, {job.state.lower()})")
+    update_cancelled(entries, ended, click.echo)

@@ -23,18 +23,40 @@ from isosr_pipeline.cli.options import StepCommand
     type=click.Path(path_type=Path),
     help="The page; replaced if it is there.",
 )
+@click.option(
+    "--update",
+    "is_update",
+    is_flag=True,
+    help="The page is that of submit: look at BRAINs again, and keep the others on it.",
+)
 @table_options
 def command(
-    brains: tuple[Path, ...], index: Path, template: Path | None, table: Path | None
+    brains: tuple[Path, ...],
+    index: Path,
+    is_update: bool,
+    template: Path | None,
+    table: Path | None,
 ) -> None:
     """Make a page that lists brains, with thumbnails, key figures and links to their reports.
 
     Reports are made by run and by the jobs of submit, each in the folder of its brain. Brains that
-    have no figures yet are listed, too: give the command again later.
+    have no figures yet are listed, too, with how far they are, and what went wrong. submit makes
+    such a page by itself, and its jobs keep it up to date.
     """
-    from isosr_pipeline.batch.entries import read_each
+    from isosr_pipeline.batch.entries import read_each, read_entries
     from isosr_pipeline.batch.index import write_index
+    from isosr_pipeline.batch.lines import EVALUATED
+    from isosr_pipeline.batch.listing import update
+    from isosr_pipeline.batch.reporting import known_jobs
 
-    lines = write_index(read_each(brains, template, table), index)
-    done = sum(line.state == "evaluated" for line in lines)
+    if is_update:
+        is_any = brains or template or table
+        update(index.absolute(), read_entries(brains, template, table) if is_any else ())
+        click.echo(f"{index}: up to date")
+        return
+    jobs, remark = known_jobs()
+    lines = write_index(read_each(brains, template, table), index, jobs)
+    done = sum(line.state == EVALUATED for line in lines)
     click.echo(f"{index}: {len(lines)} brains, {done} of them evaluated")
+    if remark:
+        click.echo(remark)

@@ -32,6 +32,12 @@ from isosr_pipeline.cli.options import StepCommand
 @click.option(
     "--max-brains", type=click.IntRange(min=1), help="In flight at any time; default: all."
 )
+@click.option(
+    "--index",
+    type=click.Path(path_type=Path),
+    metavar="INDEX.html",
+    help="The page that lists the brains; default: index.html in the folder of all outputs.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the scripts; change nothing.")
 def command(
     brains: tuple[Path, ...],
@@ -40,6 +46,7 @@ def command(
     table: Path | None,
     workers: int | None,
     max_brains: int | None,
+    index: Path | None,
     dry_run: bool,
 ) -> None:
     """Submit a chain of SLURM jobs for each brain: convert, train, restore, evaluate.
@@ -47,18 +54,24 @@ def command(
     Each job begins when the one before has succeeded. Steps that are complete are left out, and a
     brain whose jobs are in flight is left alone: given again, the command goes on with what failed.
     Nothing is submitted unless all brains can be read and SLURM would take their jobs. What the
-    jobs read is copied to jobs/ in the output of the brain, and they log to logs/.
+    jobs read is copied to jobs/ in the output of the brain, and they log to logs/. A page lists the
+    brains of the batch, with figures or what went wrong; it is written now, and by the last job of
+    each brain, or the one that fails.
     """
     from isosr_pipeline.batch.chains import Terms
     from isosr_pipeline.batch.entries import read_entries
+    from isosr_pipeline.batch.listing import find_place
     from isosr_pipeline.batch.submitting import planned_scripts, submit_batch
     from isosr_pipeline.site_files import read_site
 
-    terms = Terms(read_site(site_file), site_file, workers)
+    site = read_site(site_file)
     entries = read_entries(brains, template, table)
+    place, remark = find_place(entries, index)
+    terms = Terms(site, site_file, workers, index=place)
     if dry_run:
         for entry, step, script in planned_scripts(entries, terms, max_brains=max_brains):
             click.echo(f"# {entry.name}, {step}: {entry.label}\n{script}")
         return
     count = submit_batch(entries, terms, click.echo, max_brains=max_brains)
     click.echo(f"{count} jobs submitted")
+    click.echo(f"index: {place}" if place else remark)

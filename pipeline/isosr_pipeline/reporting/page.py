@@ -11,7 +11,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from isosr_pipeline.errors import InputError, MissingInputError
-from isosr_pipeline.paths import check_creatable, replacing
+from isosr_pipeline.paths import check_creatable, creating, replacing
+
+_GENERATOR = b'<meta name="generator" content="isosr-pipeline">'
+_HEAD = 4096
 
 _TEMPLATES = Environment(
     loader=PackageLoader("isosr_pipeline.reporting"),
@@ -80,6 +83,22 @@ def check_page(path: Path) -> None:
     if not path.absolute().parent.is_dir():
         raise MissingInputError(f"{path.parent} is no folder; make it first")
     check_creatable(path, replace=True)
+
+
+def is_own_page(path: Path) -> bool:
+    """Tell whether a file is a page of this program.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    OutputPathError
+        When it can't be read.
+    """
+    with creating(path), path.open("rb") as file:
+        return _GENERATOR in file.read(_HEAD)
 
 
 def write_page(path: Path, content: str) -> None:
