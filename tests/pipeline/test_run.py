@@ -13,6 +13,7 @@ from isosr_models.model_folder import save_model
 from isosr_models.unet import UNet3d
 from isosr_pipeline.brain import read_brain
 from isosr_pipeline.evidence.results import Evaluation
+from isosr_pipeline.evidence.trusted import trusted
 from isosr_pipeline.reporting.history import day_and_time
 from isosr_pipeline.steps.status import status_of_brain
 from isosr_pipeline.store.volume import Volume
@@ -46,6 +47,9 @@ def evaluated(cluster, tmp_path, monkeypatch):
 def test_what_is_missing_of_an_evaluation_is_made_and_no_more(evaluated, isosr, capsys):
     path, measured = evaluated
     assert isosr("run", path) == 0
+    shown = capsys.readouterr().out
+    assert "trust map, channel 0: " in shown
+    assert "trust map: the worst place is at " in shown
     brain = read_brain(path)
     made = [brain.evaluation, brain.report, brain.trust_summary]
     first = _require_the_maps_figures(brain)
@@ -65,10 +69,19 @@ def test_what_is_missing_of_an_evaluation_is_made_and_no_more(evaluated, isosr, 
     row = brain.report.read_text().partition("<td>evaluate<br>")[2].partition("</tr>")[0]
     assert day_and_time(first.ended.timestamp()) in row
     assert f"numpy {first.versions['numpy']}" in row
+    # Figures of an earlier version have neither; what the map comes to is added.
+    kept = json.loads(brain.evaluation.read_text())
+    brain.evaluation.write_text(json.dumps({**kept, "trust": None, "measuring": None}))
+    brain.report.touch()
+    assert isosr("run", path, "--step", "evaluate") == 0
+    assert json.loads(brain.evaluation.read_text()) == {**kept, "measuring": None}
+    assert status_of_brain(brain)[-1].state == "complete"
+    assert len(measured) == 1
     # The restored volume is replaced: the map of the earlier one is, too.
     volume = Volume(brain.restored, writable=True)
     volume.update(volume.require_own().model_copy(update={"id": "another"}))
     assert status_of_brain(brain)[-1].state == "not begun"
+    assert trusted(Volume(brain.restored), Volume(brain.store)) is None
     assert isosr("run", path, "--step", "evaluate") == 0
     assert len(measured) == 2
     parameters = Volume(brain.trust_map).require_own().history[-1].parameters

@@ -120,15 +120,14 @@ def standing(name: str, output: Path) -> Overview:
     Parameters
     ----------
     name : str
-        For one whose line is gone.
+        For one whose line is gone; its jobs tell all that is known then.
     output : Path
         The brain's folder of results.
     """
     line = read_line(output)
-    if line is None:
-        gone = not output.is_dir()
-        why = f"{output} is not there" if gone else f"{line_path(output)} can't be read"
-        return Overview(name=name, state=GONE if gone else UNREADABLE, why=why)
+    if line is None and not output.is_dir():
+        return Overview(name=name, state=GONE, why=f"{output} is not there")
+    line = line or Line(overview=Overview(name=name), step=STEPS[0])
     found = line.overview
     if found.state:
         return found

@@ -204,7 +204,11 @@ def _evaluate(brain: Brain, reporter: Reporter) -> Evaluation:
     found = _measured(brain)
     if found is not None and not missing_results(brain) and not _is_blur_given_since(brain):
         reporter.say(f"{brain.evaluation} is complete already: {found.restored} was measured")
-        return found
+        # A map may have been made by hand since, or by a version that did not add it.
+        told = _with_trust(brain, found)
+        if told is not found:
+            write_report(told, brain.report, model=brain.trained_model)
+        return told
     figures = found or _measure(brain, reporter)
     without = _map_trust(brain, brain.trust, reporter) if brain.trust else None
     figures = _with_trust(brain, figures)
