@@ -29,8 +29,12 @@ JOB = {"cores": 1, "memory": "50 MB", "walltime": "00:10:00"}
 
 STAND_IN = """#!{python}
 import json, os, pathlib, signal, sys, time
-brain, step = pathlib.Path(sys.argv[4]), sys.argv[6]
+command, brain, step = sys.argv[3], pathlib.Path(sys.argv[4]), sys.argv[6]
 out = pathlib.Path(json.loads(brain.read_text())["output"])
+if command == "report":
+    with open("{noted}", "a") as file:
+        print("reports", out.name, pathlib.Path(step).name, file=file)
+    sys.exit()
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 with open("{noted}", "a") as file:
     print("begins", out.name, step, os.environ["ISOSR_JOBS"], file=file, flush=True)
@@ -42,7 +46,7 @@ if (out.parent / f"{{out.name}}-{{step}}-fails").exists():
 with open("{noted}", "a") as file:
     print("ends", out.name, step, file=file, flush=True)
 """
-"""In place of Python: notes which step of which brain begins and ends."""
+"""In place of Python: notes which step of which brain begins and ends, and what is reported."""
 
 
 @pytest.fixture
@@ -172,6 +176,7 @@ def test_each_job_waits_for_the_one_before_and_none_is_submitted_twice(
     wait_for_end(file)
     tag = entry_of(file).tag
     order = [[kind, "a", step] for step in STEPS for kind in ("begins", "ends")]
+    order.append(["reports", "a", "index.html"])
     assert [line[:3] for line in noted(tmp_path)] == order
     assert {line[3] for line in noted(tmp_path) if line[0] == "begins"} == {tag}
 
@@ -246,6 +251,7 @@ def test_a_failure_ends_its_own_chain_and_gives_its_place_to_the_next(
     wait_for_end(*files)
     begun = [line[1:3] for line in noted(tmp_path) if line[0] == "begins"]
     assert begun == [["a", "convert"], ["a", "train"], *(["b", step] for step in STEPS)]
+    assert [line[1] for line in noted(tmp_path) if line[0] == "reports"] == ["a", "b"]
 
     capsys.readouterr()
     assert isosr("status", *files, "--json") == 0
@@ -263,7 +269,7 @@ def test_no_more_brains_are_in_flight_than_may_be(isosr, brain, site, tmp_path, 
     assert isosr("submit", files[0], "--site", site) == 0
     assert isosr("submit", *files, "--site", site, "--max-brains", most) == 0
     wait_for_end(*files, seconds=200)
-    lines = noted(tmp_path)
+    lines = [line for line in noted(tmp_path) if line[0] != "reports"]
     flying: set[str] = set()
     largest = 0
     for kind, name, step, *_ in lines:
