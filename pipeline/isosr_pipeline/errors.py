@@ -25,8 +25,16 @@ class OutputPathError(InputError, OSError):
     """The system refuses to create an output where it was asked for."""
 
 
-class UnknownBlurError(InputError):
+class NoTrustMapError(InputError):
+    """What is restored can't be compared with what was measured; it is whole all the same."""
+
+
+class UnknownBlurError(NoTrustMapError):
     """Nothing is known of the blur that a model undoes, and none is given."""
+
+
+class NoMeasuredPlaneError(NoTrustMapError):
+    """What was restored lies between two measured planes."""
 
 
 class OutputExistsError(IsosrError, FileExistsError):

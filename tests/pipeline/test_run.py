@@ -103,6 +103,36 @@ def _require_the_maps_figures(brain):
     return found.measuring
 
 
+def test_a_part_between_two_planes_is_told_to_have_no_map(evaluated, isosr, capsys, cluster):
+    """Planes lie 16 voxels apart, and eleven voxels between two of them are restored."""
+    path, measured = evaluated
+    content = yaml.safe_load(path.read_text())
+    content["convert"]["voxel_size"] = [16, 1, 1]
+    content["restore"]["roi"] = "18:29,:,:"
+    path.write_text(yaml.safe_dump(content))
+    assert isosr("run", path) == 0
+    brain = read_brain(path)
+    between = "shows z 18 to 28 of the isotropic grid, and the planes of"
+    told = " ".join(capsys.readouterr().err.split())
+    assert "no trust map is made" in told
+    assert between in told
+    assert "lie at z 16 and 32" in told
+    assert "axial_fwhm" not in told
+    assert between in brain.report.read_text()
+    assert between in json.loads(brain.trust_summary.read_text())["reason"]
+    assert not brain.trust_map.exists()
+    # A blur that is given since would change nothing: it is not tried again.
+    path.write_text(yaml.safe_dump({**content, "trust": {"axial_fwhm": 3}}))
+    assert isosr("run", path) == 0
+    assert "evaluation.json is complete already" in capsys.readouterr().err.replace("\n", "")
+    assert len(measured) == 1
+    command = ("trust", brain.store, brain.restored, brain.trained_model, "--device", "cpu")
+    before = sorted(brain.output.iterdir())
+    assert isosr(*command, "--cluster", "nowhere") == 2
+    assert between in " ".join(capsys.readouterr().err.split())
+    assert sorted(brain.output.iterdir()) == before
+
+
 def test_without_a_known_blur_the_page_says_why_there_is_no_map(evaluated, isosr, capsys):
     path, measured = evaluated
     for step in ("convert", "train", "restore"):

@@ -16,7 +16,7 @@ from isosr_models.slices import SliceNetwork
 from isosr_models.unet import UNet3d
 from isosr_models.unet2d import UNet2d
 from isosr_pipeline.errors import InputError, OutputExistsError, ResumeError
-from isosr_pipeline.geometry import Box
+from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.settings import RestoreSettings, TrustSettings
 from isosr_pipeline.simulation.volume import Acquisition, simulate
 from isosr_pipeline.steps import trust as step
@@ -162,6 +162,41 @@ def test_a_part_is_compared_with_that_part_and_with_what_its_model_knows(
     wrong = TrustSettings(axial_fwhm=0.2, device="cpu", tolerance=0.0)
     other = trust(store, out, str(model), wrong, cluster, out=tmp_path / "wrong.zarr")
     assert other.channels[0].flagged > 10 * one.flagged + 0.05
+
+
+def test_places_of_a_part_are_told_in_coordinates_of_the_whole_volume(
+    isosr, cluster, make_store, tmp_path, capsys, monkeypatch
+):
+    """Of three channels one is painted, in places that are known on the grid of the whole."""
+    image = np.random.default_rng(4).poisson(100, (3, 23, 60, 70)).astype(np.uint16)
+    store = make_store(image, voxel_size=(1.5, 0.5, 0.5)).path
+    monkeypatch.setattr("isosr_pipeline.clusters.cluster_for", lambda *_, **__: cluster)
+    out, corner = tmp_path / "part.zarr", (14, 9, 20)
+    cut = {"roi": "14:54,9:59,20:68", "channel": (0, 2), "chunk": 16, "shard": 64}
+    restore(store, "identity", out, RestoreSettings(**cut, device="cpu"), cluster)
+    part = Volume(out, writable=True)
+    assert part.shape == (2, 40, 50, 48)
+    bright = Box(Zyx(30, 29, 44), Zyx(34, 33, 48))
+    voxels = part.read(1, Box.whole(part.shape[1:]))
+    voxels[bright.relative_to(corner).slices] += 3000
+    part.write(1, Box.whole(part.shape[1:]), voxels)
+    command = ("trust", store, out, "identity", "--axial-fwhm", 0.1, "--worst", 1, "--device")
+    assert isosr(*command, "cpu", "--cell", "3,2,2", "--json") == 0
+    (place,) = json.loads(capsys.readouterr().out)["worst"]
+    # The second of the channels that were restored.
+    assert place["channel"] == 1
+    assert place["score"] > 0
+    # To half a cell, and along z to the distance of measured planes.
+    assert all(
+        a - slack <= at < b + slack
+        for at, a, b, slack in zip(place["grid"], bright.start, bright.stop, (3, 1, 1), strict=True)
+    )
+    assert place["voxel"] == list(np.subtract(place["grid"], corner))
+    assert place["um"] == [0.5 * at for at in place["grid"]]
+    assert isosr(*command, "cpu", "--cell", "3,2,2", "--resume") == 0
+    shown = capsys.readouterr().out
+    assert "of the whole volume" in shown
+    assert ", ".join(map(str, place["grid"])) in shown
 
 
 @pytest.fixture

@@ -97,16 +97,22 @@ def show_trust(summary: TrustSummary) -> None:
         table.add_row(str(one.channel), str(one.cells), *shown, f"{one.spread:.2f}")
     console.print(table)
     if summary.worst:
-        table = _right(
-            "worst places (above 0: more light than was measured)",
-            ("channel", "score", "voxel z, y, x", "µm z, y, x"),
-        )
-        for place in summary.worst:
-            voxel = ", ".join(map(str, place.voxel))
-            um = ", ".join(f"{at:.6g}" for at in place.um)
-            table.add_row(str(place.channel), f"{place.score:+.1f}", voxel, um)
-        console.print(table)
+        console.print(_worst(summary))
     console.print(f"map: {summary.map}", soft_wrap=True)
+
+
+def _worst(summary: TrustSummary) -> Table:
+    names = ["channel", "score", "voxel z, y, x", "µm z, y, x"]
+    is_part = any(place.grid not in (None, place.voxel) for place in summary.worst)
+    if is_part:
+        names[2:3] = ["voxel of the part", "of the whole volume"]
+    table = _right("worst places (above 0: more light than was measured)", tuple(names))
+    for place in summary.worst:
+        voxels = [place.voxel, place.grid or place.voxel] if is_part else [place.voxel]
+        shown = [", ".join(map(str, voxel)) for voxel in voxels]
+        um = ", ".join(f"{at:.6g}" for at in place.um)
+        table.add_row(str(place.channel), f"{place.score:+.1f}", *shown, um)
+    return table
 
 
 def _right(title: str, names: tuple[str, ...]) -> Table:

@@ -16,7 +16,7 @@ from isosr_models.model_folder import write_durably
 from isosr_pipeline.blur.deconvolution import given_psf
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for, tag_of
-from isosr_pipeline.errors import MissingInputError, UnknownBlurError
+from isosr_pipeline.errors import MissingInputError, NoTrustMapError, UnknownBlurError
 from isosr_pipeline.evidence.results import Evaluation
 from isosr_pipeline.evidence.trusted import trusted
 from isosr_pipeline.leading import leading
@@ -229,7 +229,7 @@ def _measure(brain: Brain, reporter: Reporter) -> Evaluation:
 
 
 def _map_trust(brain: Brain, settings: TrustSettings, reporter: Reporter) -> NoTrustMap | None:
-    """Make the map, and say why where no blur is known that it could be made with."""
+    """Make the map, and say why where none can be made of this brain."""
     device = device_on(brain.cluster, brain.trust_device)
     try:
         summary = trust(
@@ -242,12 +242,11 @@ def _map_trust(brain: Brain, settings: TrustSettings, reporter: Reporter) -> NoT
             if_exists="overwrite" if _is_map_of_another(brain) else "resume",
             reporter=reporter,
         )
-    except UnknownBlurError as error:
-        reporter.say(
-            f"no trust map is made: {error}, or axial_fwhm below trust in the brain file; "
-            "trust: false asks for none"
-        )
-        without = NoTrustMap(restored=str(brain.restored), reason=str(error))
+    except NoTrustMapError as error:
+        no_blur = isinstance(error, UnknownBlurError)
+        way_on = ", or axial_fwhm below trust in the brain file" if no_blur else ""
+        reporter.say(f"no trust map is made: {error}{way_on}; trust: false asks for none")
+        without = NoTrustMap(restored=str(brain.restored), reason=str(error), blur_unknown=no_blur)
         _write(brain.trust_summary, without)
         return without
     _write(brain.trust_summary, summary)
@@ -277,10 +276,9 @@ def _is_blur_given_since(brain: Brain) -> bool:
     if not brain.trust or brain.trust.axial_fwhm is None:
         return False
     try:
-        NoTrustMap.model_validate_json(brain.trust_summary.read_bytes())
+        return NoTrustMap.model_validate_json(brain.trust_summary.read_bytes()).blur_unknown
     except ValidationError:
         return False
-    return True
 
 
 def _write(path: Path, found: BaseModel) -> None:

@@ -14,7 +14,7 @@ from isosr_models.restorers import LocalFunction
 from isosr_pipeline.blur.noise import NoiseModel, estimate_noise
 from isosr_pipeline.blur.subvolumes import draw_subvolumes
 from isosr_pipeline.engine.output import Output, begin_output, check_output, refuse_overlap
-from isosr_pipeline.errors import InputError, WorkFailedError
+from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box, Zyx, context
 from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.measuring import measure
@@ -69,8 +69,10 @@ def trust(
 
     Raises
     ------
+    NoTrustMapError
+        When no blur is known, or no measured plane lies in the restored volume.
     InputError, ModelFormatError
-        When the volumes, the model or a parameter doesn't fit the others, or no blur is known.
+        When the volumes, the model or a parameter doesn't fit the others.
     OutputExistsError, ResumeError
         When `out` exists and may not be overwritten or resumed.
     WorkFailedError
@@ -137,18 +139,14 @@ def _terms(client: Client, plan: TrustPlan, channel: int, reporter: Reporter) ->
     """Tell the noise of a channel, and fit the intensities of the re-blurred volume to it."""
     measured = plan.reblurring.channels[channel]
     noise = _noise(plan.measured, measured)
-    edge = max(_FIT_EDGE, math.ceil(plan.reblurring.planes.step))
+    # One voxel longer than planes lie apart: each place holds one, also at the border.
+    edge = max(_FIT_EDGE, math.ceil(plan.reblurring.planes.step) + 1)
     places = draw_subvolumes(plan.restored, channel, edge, _FIT_PLACES, _SEED)
     job = ComparePlace(plan.reblurring, channel)
     task = f"compare intensities, channel {channel}"
     with reporter.task(task, len(places.starts), "places") as advance:
         where = f"{task} ({plan.restored.path} with {plan.measured.path})"
         pairs = measure(client, job, places.boxes, advance, where)
-    if not len(pairs.measured):
-        raise WorkFailedError(
-            f"{where}: no measured plane lies in the restored volume, so that nothing can be "
-            "compared; restore a part that is longer along z"
-        )
     is_integer = plan.measured.dtype.kind in "ui"
     return match(pairs, noise, plan.settings.tolerance, is_integer=is_integer)
 
@@ -171,5 +169,5 @@ def _summary(plan: TrustPlan, output: Output, terms: list[Terms]) -> TrustSummar
         threshold=plan.settings.threshold,
         tolerance=plan.settings.tolerance,
         channels=tally.channels(terms),
-        worst=tally.worst(plan.cell, plan.restored),
+        worst=tally.worst(plan.cell, plan.restored, plan.reblurring.origin),
     )

@@ -12,7 +12,7 @@ import numpy as np
 from isosr_models.model_folder import Description, read_description
 from isosr_pipeline.engine.output import versions
 from isosr_pipeline.engine.regions import RegionPlan
-from isosr_pipeline.errors import InputError
+from isosr_pipeline.errors import InputError, NoMeasuredPlaneError
 from isosr_pipeline.geometry import AXES, Zyx
 from isosr_pipeline.isotropic import Part
 from isosr_pipeline.restoring.models import IDENTITY
@@ -86,6 +86,10 @@ def plan_trust(store: Path, restored: Path, model: str, settings: TrustSettings)
 
     Raises
     ------
+    UnknownBlurError
+        When the model knows no blur, and none is given.
+    NoMeasuredPlaneError
+        When the restored volume lies between two measured planes.
     InputError, ModelFormatError
         When the volumes, the model or a parameter doesn't fit the others.
     """
@@ -105,6 +109,7 @@ def plan_trust(store: Path, restored: Path, model: str, settings: TrustSettings)
         length=part.shape.z,
         count=measured.shape[1],
     )
+    _check_planes(planes, measured, made)
     cell = _cell(settings, planes.step, made)
     reblurring = Reblurring(
         store=measured.path,
@@ -149,6 +154,18 @@ def _check_made_with(made: Volume, step: dict[str, Any], model: str) -> None:
             f"{step['model_sha256'][:12]}…, and not {found[:12]}…); give the model that it was "
             "restored with"
         )
+
+
+def _check_planes(planes: Planes, measured: Volume, made: Volume) -> None:
+    if planes.within(0, planes.length):
+        return
+    first, last = planes.offset, planes.offset + planes.length - 1
+    below = first // planes.step * planes.step
+    raise NoMeasuredPlaneError(
+        f"{made.path} shows z {first} to {last} of the isotropic grid, and the planes of "
+        f"{measured.path} nearest to it lie at z {below:g} and {below + planes.step:g}, so that "
+        "there is nothing to compare it with; restore a part that is longer along z"
+    )
 
 
 def _channels(made: Volume, settings: TrustSettings) -> list[int]:

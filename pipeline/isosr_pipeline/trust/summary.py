@@ -35,13 +35,17 @@ class WorstPlace(_Found):
     voxel : tuple of 3 ints
         The middle of the cell in the restored volume, order z, y, x.
     um : tuple of 3 floats
-        The same in µm, as viewers show it.
+        The same in µm, as viewers show it: of the whole volume, whatever part of it was restored.
+    grid : tuple of 3 ints or None
+        The same in voxels of the isotropic grid of the whole volume, in which ``restore --roi``
+        counts; None in what was written before it was told.
     """
 
     channel: int
     score: float
     voxel: tuple[int, int, int]
     um: tuple[float, float, float]
+    grid: tuple[int, int, int] | None = None
 
 
 class ChannelTrust(_Found):
@@ -119,10 +123,13 @@ class NoTrustMap(_Found):
     restored : str
         Path.
     reason : str
+    blur_unknown : bool
+        Whether one could be made if the blur were given.
     """
 
     restored: str
     reason: str
+    blur_unknown: bool = True
 
 
 class Tally:
@@ -161,7 +168,7 @@ class Tally:
             for found in zip(self._channels, self._counts, self._scores, terms, strict=True)
         )
 
-    def worst(self, cell: Zyx, restored: Volume) -> tuple[WorstPlace, ...]:
+    def worst(self, cell: Zyx, restored: Volume, origin: Zyx) -> tuple[WorstPlace, ...]:
         """Return the worst places that are no neighbours.
 
         Parameters
@@ -169,6 +176,8 @@ class Tally:
         cell : Zyx
             In voxels.
         restored : Volume
+        origin : Zyx
+            Where it begins on the isotropic grid of the measured one, in voxels.
         """
         chosen: list[tuple[int, Place]] = []
         for channel, place in self._worst(len(self._places)):
@@ -177,7 +186,8 @@ class Tally:
             if not any(c == channel and _is_near(place, other) for c, other in chosen):
                 chosen.append((channel, place))
         return tuple(
-            _named(self._channels[channel], place, cell, restored) for channel, place in chosen
+            _named(self._channels[channel], place, cell, restored, origin)
+            for channel, place in chosen
         )
 
     def _worst(self, count: int) -> list[tuple[int, Place]]:
@@ -208,7 +218,7 @@ def _is_near(place: Place, other: Place) -> bool:
     return all(abs(a - b) < _APART for a, b in zip(place[1:], other[1:], strict=True))
 
 
-def _named(channel: int, place: Place, cell: Zyx, restored: Volume) -> WorstPlace:
+def _named(channel: int, place: Place, cell: Zyx, restored: Volume, origin: Zyx) -> WorstPlace:
     middles = (
         min(number * length + length // 2, n - 1)
         for number, length, n in zip(place[1:], cell, restored.shape[1:], strict=True)
@@ -216,5 +226,10 @@ def _named(channel: int, place: Place, cell: Zyx, restored: Volume) -> WorstPlac
     z, y, x = middles
     at = zip(restored.origin, (z, y, x), restored.voxel_size, strict=True)
     um_z, um_y, um_x = (round(first + n * size, 4) for first, n, size in at)
-    score = round(place.score, 2)
-    return WorstPlace(channel=channel, score=score, voxel=(z, y, x), um=(um_z, um_y, um_x))
+    return WorstPlace(
+        channel=channel,
+        score=round(place.score, 2),
+        voxel=(z, y, x),
+        um=(um_z, um_y, um_x),
+        grid=(z + origin.z, y + origin.y, x + origin.x),
+    )
