@@ -112,7 +112,7 @@ def test_a_part_between_two_planes_is_told_to_have_no_map(evaluated, isosr, caps
     path.write_text(yaml.safe_dump(content))
     assert isosr("run", path) == 0
     brain = read_brain(path)
-    between = "shows z 18 to 28 of the isotropic grid, and the planes of"
+    between = "shows z 18 to 28 of the isotropic grid, and the measured planes"
     told = " ".join(capsys.readouterr().err.split())
     assert "no trust map is made" in told
     assert between in told

@@ -126,9 +126,9 @@ def test_regions_and_blocks_change_nothing(
     asked = GIVEN.model_copy(update={"cell": (4, 3, 5), "tolerance": 0.0})
     at_once = trust(measured.path, restored, "identity", asked, cluster, out=tmp_path / "a.zarr")
     assert at_once.channels[0].gain == pytest.approx(1.25, rel=0.04)
-    monkeypatch.setattr(step, "_LARGEST_BLOCK", 20)
-    monkeypatch.setattr("isosr_pipeline.trust.prepared._CHUNK", 8)
-    monkeypatch.setattr("isosr_pipeline.trust.prepared._EDGES", (20, 20))
+    monkeypatch.setattr("isosr_pipeline.trust.blocks._LARGEST", 20)
+    monkeypatch.setattr("isosr_pipeline.trust.outline._CHUNK", 8)
+    monkeypatch.setattr("isosr_pipeline.trust.outline._EDGES", (20, 20))
     out = tmp_path / "b.zarr"
     cut = trust(measured.path, restored, "identity", asked, cluster, out=out)
     assert Volume(out).shard() == (8, 8, 8)

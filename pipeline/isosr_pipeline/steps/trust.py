@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from distributed import Client
 
 from isosr_cluster.clients import OpenClient
-from isosr_models.restorers import LocalFunction
 from isosr_pipeline.blur.noise import NoiseModel, estimate_noise
 from isosr_pipeline.blur.subvolumes import draw_subvolumes
 from isosr_pipeline.engine.output import Output, begin_output, check_output, refuse_overlap
-from isosr_pipeline.errors import InputError
-from isosr_pipeline.geometry import Box, Zyx, context
 from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.measuring import measure
 from isosr_pipeline.progress import Reporter, SilentReporter
-from isosr_pipeline.restoring.fitting import memory_of_block
 from isosr_pipeline.restoring.models import IDENTITY
 from isosr_pipeline.settings import IfExists, TrustSettings
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.trust.beside import map_beside
+from isosr_pipeline.trust.blocks import PLACES, choose_block, place_edge
 from isosr_pipeline.trust.blurs import ask_for_fit
 from isosr_pipeline.trust.evidence import Terms
 from isosr_pipeline.trust.matching import match
@@ -34,10 +29,6 @@ from isosr_pipeline.trust.summary import Tally, TrustSummary
 _LABEL = "trust"
 _SEED = 0
 _NOISE_EDGE, _NOISE_PLACES = 64, 64
-_FIT_EDGE, _FIT_PLACES = 48, 48
-_SMALLEST_BLOCK, _LARGEST_BLOCK = 32, 192
-_BYTES_PER_VOXEL = 64
-"""Of what is compared: the planes, what is made of them, and doubles on the way."""
 
 
 def trust(
@@ -88,20 +79,22 @@ def trust(
         return TrustSummary.model_validate(Volume(out).require_own().history[-1].figures)
     # The lock is given back last, when no worker of this machine writes any more.
     with ExitStack() as lock, open_client() as client:
-        block = _block(client, plan)
-        terms = [_terms(client, plan, channel, reporter) for channel in plan.channels]
+        blur, outline = plan.reblurring.blur, plan.outline
+        fit = ask_for_fit(client, blur, settings.device)
+        block = choose_block(client, fit, blur.load("cpu").function, outline)
+        terms = [_terms(client, plan, channel, reporter) for channel in outline.channels]
         job = TrustRegion(
             reblurring=plan.reblurring,
             out=out,
-            channels=plan.channels,
+            channels=outline.channels,
             terms=terms,
-            cell=plan.cell,
+            cell=outline.cell,
             block=block,
             threshold=settings.threshold,
             worst=settings.worst,
         )
         output = lock.enter_context(
-            begin_output(out, plan.spec, plan.regions, plan.history, if_exists)
+            begin_output(out, outline.spec, outline.regions, plan.history, if_exists)
         )
         output.fill(client, job, reporter, _LABEL, timeout=60 * settings.timeout)
         summary = _summary(plan, output, terms)
@@ -109,39 +102,12 @@ def trust(
     return summary
 
 
-def _block(client: Client, plan: TrustPlan) -> Zyx:
-    """Choose what is judged at once: whole cells, as many as fit the memory."""
-    blur = plan.reblurring.blur
-    fit = ask_for_fit(client, blur, plan.settings.device)
-    function = blur.load("cpu").function
-    region = (s * c for s, c in zip(plan.spec.shard, plan.cell, strict=True))
-    lengths = zip(plan.reblurring.shape, region, strict=True)
-    block = [min(n, length, _LARGEST_BLOCK) for n, length in lengths]
-    held = 4 * math.prod(plan.spec.shard) + _BYTES_PER_VOXEL * math.prod(block)
-    memory = memory_of_block(client, fit, held) / fit.factor
-    while (needed := _needed(function, block)) > memory:
-        axis = block.index(max(block))
-        if block[axis] <= _SMALLEST_BLOCK:
-            raise InputError(
-                f"a task may use {memory / 1e9:.1f} GB, and a block of {block[axis]} voxels "
-                f"with its halo takes {needed / 1e9:.1f} GB; give fewer --workers"
-            )
-        block[axis] = -(-block[axis] // 2)
-    return Zyx(*(max(1, n // c) * c for n, c in zip(block, plan.cell, strict=True)))
-
-
-def _needed(function: LocalFunction, block: Sequence[int]) -> int:
-    around = context(Box.whole(Zyx(*block)), function.halo, function.stride)
-    return function.memory(around.keep.shape, around.read.shape)
-
-
 def _terms(client: Client, plan: TrustPlan, channel: int, reporter: Reporter) -> Terms:
     """Tell the noise of a channel, and fit the intensities of the re-blurred volume to it."""
     measured = plan.reblurring.channels[channel]
     noise = _noise(plan.measured, measured)
-    # One voxel longer than planes lie apart: each place holds one, also at the border.
-    edge = max(_FIT_EDGE, math.ceil(plan.reblurring.planes.step) + 1)
-    places = draw_subvolumes(plan.restored, channel, edge, _FIT_PLACES, _SEED)
+    edge = place_edge(plan.reblurring.planes)
+    places = draw_subvolumes(plan.restored, channel, edge, PLACES, _SEED)
     job = ComparePlace(plan.reblurring, channel)
     task = f"compare intensities, channel {channel}"
     with reporter.task(task, len(places.starts), "places") as advance:
@@ -158,16 +124,16 @@ def _noise(volume: Volume, channel: int) -> NoiseModel:
 
 
 def _summary(plan: TrustPlan, output: Output, terms: list[Terms]) -> TrustSummary:
-    tally = Tally(plan.channels, plan.settings.worst)
+    tally = Tally(plan.outline.channels, plan.settings.worst)
     tally.add(output.ledger.results(_LABEL))
     return TrustSummary(
         store=str(plan.measured.path),
         restored=str(plan.restored.path),
         map=str(output.volume.path),
         blur=plan.blur,
-        cell=plan.cell,
+        cell=plan.outline.cell,
         threshold=plan.settings.threshold,
         tolerance=plan.settings.tolerance,
         channels=tally.channels(terms),
-        worst=tally.worst(plan.cell, plan.restored, plan.reblurring.origin),
+        worst=tally.worst(plan.outline.cell, plan.restored, plan.reblurring.origin),
     )

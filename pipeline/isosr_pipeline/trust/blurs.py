@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from distributed import Client
@@ -28,9 +29,17 @@ _LONGEST = 512
 """Length of a Gaussian, in voxels, that is no mistake."""
 
 
+class Blur(Protocol):
+    """A blur as it travels to workers."""
+
+    def load(self, device: Device) -> Reblur:
+        """Load it."""
+        ...
+
+
 @dataclass(frozen=True)
 class KnownBlur:
-    """A blur as it travels to workers.
+    """A `Blur` that a model knows, or that is given.
 
     Parameters
     ----------
@@ -57,6 +66,12 @@ class KnownBlur:
         if self.model is not None:
             return load_reblur(Path(self.model), chosen)
         return kernel_reblur(torch.from_numpy(gaussian([self.fwhm, 0.0, 0.0])), chosen)
+
+    def described(self, voxel_size: float) -> str:
+        """Say what it is, given the size of a voxel of the isotropic grid in µm."""
+        if self.model is not None:
+            return self.model
+        return f"Gaussian along z, FWHM {self.fwhm * voxel_size:.3g} µm"
 
 
 def known_blur(model: str, axial_fwhm: float | None, voxel_size: float) -> KnownBlur:
@@ -106,13 +121,13 @@ def known_blur(model: str, axial_fwhm: float | None, voxel_size: float) -> Known
     return found
 
 
-def ask_for_fit(client: Client, blur: KnownBlur, device: Device) -> Fit:
+def ask_for_fit(client: Client, blur: Blur, device: Device) -> Fit:
     """Ask all workers what they can do, and return what the least of them can.
 
     Parameters
     ----------
     client : distributed.Client
-    blur : KnownBlur
+    blur : Blur
     device : {"auto", "cpu", "cuda"}
 
     Raises
@@ -123,7 +138,7 @@ def ask_for_fit(client: Client, blur: KnownBlur, device: Device) -> Fit:
     return least_of(ask_all(client, partial(_probe, blur, device)))
 
 
-def _probe(blur: KnownBlur, device: Device) -> Fit:
+def _probe(blur: Blur, device: Device) -> Fit:
     if choose_device(device).type != "cuda":
         return Fit(None, 1.0, "32")
     return measured_fit(blur.load(device).function, "32")

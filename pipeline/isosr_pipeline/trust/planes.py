@@ -84,6 +84,26 @@ def sampling(positions: NDArray[np.float64], start: int, stop: int) -> NDArray[n
     return np.asarray(weights, np.float32)
 
 
+def at_planes(
+    blurred: NDArray[np.float32], positions: NDArray[np.float64], box: Box
+) -> NDArray[np.float32]:
+    """Bring a blurred box to places between its voxels along z.
+
+    Parameters
+    ----------
+    blurred : ndarray, (z, y, x) float32
+        The box, and `MARGIN` voxels before and behind it along z.
+    positions : ndarray, (planes,) float64
+    box : Box
+
+    Returns
+    -------
+    ndarray, (planes, y, x) float32
+    """
+    weights = sampling(positions, box.start.z - MARGIN, box.stop.z + MARGIN)
+    return np.asarray(np.tensordot(weights, blurred, axes=1), np.float32)
+
+
 class _Readable(Protocol):
     def read(self, channel: int, box: Box) -> NDArray[Any]: ...
 

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from isosr_models.reblurring import Reblur
 from isosr_pipeline.errors import HopelessError
-from isosr_pipeline.geometry import Box, Zyx, context
+from isosr_pipeline.geometry import Box, Zyx
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.level_reader import LevelReader
 from isosr_pipeline.restoring.device import DeviceRestorer
 from isosr_pipeline.settings import Device
 from isosr_pipeline.store.volume import Volume
+from isosr_pipeline.trust.blocks import compared
 from isosr_pipeline.trust.blurs import KnownBlur
-from isosr_pipeline.trust.planes import MARGIN, Planes, SampledPlanes, sampling
+from isosr_pipeline.trust.planes import Planes, SampledPlanes, at_planes
 
 _OPENING = threading.Lock()
 """A worker has several threads, of which one opens and loads for all."""
@@ -105,17 +106,15 @@ class Reblurring:
         if not len(found):
             nothing = np.empty((0, height, width), np.float32)
             return Compared(positions, nothing, nothing)
-        start, stop = box.start.z - MARGIN, box.stop.z + MARGIN
-        around = Box(box.start._replace(z=start), box.stop._replace(z=stop))
-        blurred = self._blurred(channel, around)
-        reblurred = np.tensordot(sampling(positions, start, stop), blurred, axes=1)
+        blurred = self._blurred(channel, box)
+        reblurred = at_planes(blurred, positions, box)
         _, top, left = self.origin
         planes = Box(
             Zyx(found.start, box.start.y + top, box.start.x + left),
             Zyx(found.stop, box.stop.y + top, box.stop.x + left),
         )
         measured = self._planes.read(self.channels[channel], planes).astype(np.float32)
-        return Compared(positions, measured, np.asarray(reblurred, np.float32))
+        return Compared(positions, measured, reblurred)
 
     def beyond(self, positions: NDArray[np.float64], box: Box) -> NDArray[np.float32]:
         """Return the share of light that comes from beyond the restored volume.
@@ -172,7 +171,7 @@ class Reblurring:
     def _blurred(self, channel: int, box: Box) -> NDArray[np.float32]:
         halo, stride = self.block_halo
         place = box.shifted((self.origin.z, 0, 0)) if self._reblur.coarse else box
-        return self._device.restore(channel, context(place, halo, stride), []).values
+        return self._device.restore(channel, compared(place, halo, stride), []).values
 
     @cached_property
     def _reblur(self) -> Reblur:
