@@ -16,17 +16,21 @@ from isosr_models.architectures import (
     SliceResNetArchitecture,
     UNet3dArchitecture,
 )
+from isosr_models.arithmetic import Kept, Read
 from isosr_models.deep_linear import DeepLinear3d
 from isosr_models.errors import ModelFormatError
 from isosr_models.model_folder import load_blur, load_weights, read_description, tensors_under
 from isosr_models.psf import learned_blur
 from isosr_models.restorers import Lengths, LocalFunction, NetworkRestorer
-from isosr_models.slices import SliceRestorer
+from isosr_models.slices import SliceNetwork, SliceRestorer
 from isosr_models.unpadded import Keep
 
 _LOADED = 150 * 2**20
 _BYTES_PER_VOXEL = 28
 """Of a convolution by FFT: the block, its spectrum of complex numbers, and the product."""
+
+_MULTIPLY_ADDS = 2
+"""For each value and doubling of the length: there and back, of real numbers."""
 
 _NOTHING = 1e-4
 """Power of the target's transfer function below which nothing is left to be blurred."""
@@ -60,6 +64,14 @@ class KernelBlur:
         """Return what the block and its spectrum take; see `LocalFunction`."""
         computed = math.prod(k + 2 * r for k, r in zip(kept, self._radii, strict=True))
         return _LOADED + 4 * math.prod(read) + _BYTES_PER_VOXEL * computed
+
+    def work(self, kept: Kept, read: Read) -> int:
+        """Count the multiply-adds of the transforms, about; see `LocalFunction`."""
+        margins = zip(kept, self._radii, strict=True)
+        computed = [[part.stop - part.start + 2 * r for part in axis] for axis, r in margins]
+        # Each voxel is transformed along all axes of the kernel, and multiplied.
+        doublings = sum(math.log2(max(computed[axis])) for axis in self._axes)
+        return int((1 + _MULTIPLY_ADDS * doublings) * math.prod(map(sum, computed)))
 
     @torch.no_grad()
     def __call__(self, block: Tensor, keep: Keep) -> Tensor:
@@ -213,10 +225,22 @@ def _slice_reblur(folder: Path, network: SliceResNetArchitecture, device: torch.
         raise ModelFormatError(
             f"{folder}: its weights hold a blur that this program does not know: {error}"
         ) from error
-    function = SliceRestorer(slices, device)
     run = description.training.get("run")
     downsampling = run.get("downsampling") if isinstance(run, dict) else None
-    # None: as planes are measured.
+    return slice_reblur(slices, downsampling, device)
+
+
+def slice_reblur(network: SliceNetwork, downsampling: float | None, device: torch.device) -> Reblur:
+    """Return the blur that is the degradation of Self-Net.
+
+    Parameters
+    ----------
+    network : SliceNetwork
+    downsampling : float or None
+        With which it was trained; None: as planes are measured.
+    device : torch.device
+    """
+    function = SliceRestorer(network, device)
     return Reblur(function, _column(function), coarse=downsampling != 1)
 
 

@@ -60,6 +60,18 @@ class LocalFunction(Protocol):
         """
         ...
 
+    def work(self, kept: Kept, read: Read) -> int:
+        """Return how many multiply-adds blocks take that form a grid.
+
+        Parameters
+        ----------
+        kept : tuple of 3 sequences of slices
+            Along z, y, x: the part of each block that is wanted, in voxels of the block.
+        read : tuple of 3 sequences of ints
+            Along z, y, x: the length of each block with its halo, in voxels.
+        """
+        ...
+
     def __call__(self, block: Tensor, keep: Keep) -> Tensor:
         """Compute a part of a block.
 
@@ -84,18 +96,6 @@ class Restorer(LocalFunction, Protocol):
     @property
     def least_work(self) -> float:
         """Multiply-adds for a voxel of the output, where there is no halo."""
-        ...
-
-    def work(self, kept: Kept, read: Read) -> int:
-        """Return how many multiply-adds blocks take that form a grid.
-
-        Parameters
-        ----------
-        kept : tuple of 3 sequences of slices
-            Along z, y, x: the part of each block that is wanted, in voxels of the block.
-        read : tuple of 3 sequences of ints
-            Along z, y, x: the length of each block with its halo, in voxels.
-        """
         ...
 
 

@@ -7,10 +7,17 @@ import shutil
 import threading
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import tifffile
+import yaml
+from plans import BRAIN, MAP_RATES, RATE, STEPS
 
 from isosr_models.ot_cyclegan import OTCycleGAN
+from isosr_pipeline.brain import read_brain
+from isosr_pipeline.steps.plan import plan
 from isosr_pipeline.viewing.layers import open_scene
 from isosr_pipeline.viewing.server import ViewServer
 
@@ -27,6 +34,31 @@ def steps(monkeypatch):
 
     monkeypatch.setattr(OTCycleGAN, "step", recorded)
     return taken
+
+
+@pytest.fixture
+def planned(tmp_path, client, cluster, monkeypatch):
+    """Plan a brain with some sections changed, on the tests' own workers."""
+    monkeypatch.setattr(f"{STEPS}.cluster_for", lambda *_, **__: cluster)
+    monkeypatch.setattr(f"{STEPS}.measure_rate", lambda *_: RATE)
+    monkeypatch.setattr(f"{STEPS}_map.measure_rates", lambda *_: MAP_RATES)
+    # What is really free changes while tests run.
+    usage = SimpleNamespace(disk_usage=lambda _path: SimpleNamespace(free=10**11))
+    monkeypatch.setattr(f"{STEPS}.shutil", usage)
+    voxels = np.random.default_rng(2).integers(0, 4000, (36, 70, 66), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "blurred.tif", voxels)
+
+    def found(**changes):
+        content = {key: dict(v) if isinstance(v, dict) else v for key, v in BRAIN.items()}
+        for key, value in changes.items():
+            # What another method trains with is all its own.
+            is_merged = isinstance(value, dict) and "method" not in value
+            content[key] = {**content.get(key, {}), **value} if is_merged else value
+        path = tmp_path / "brain.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return plan(read_brain(path))
+
+    return found
 
 
 @pytest.fixture

@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-import yaml
 import zarr
+from plans import RATE, STEPS, make_model, make_volume
 
 from isosr_models.architectures import UNet3dArchitecture
-from isosr_models.model_folder import save_model
 from isosr_models.restorers import NetworkRestorer
 from isosr_models.unet import UNet3d
-from isosr_pipeline.brain import read_brain
 from isosr_pipeline.cli.plan_table import show_plan
 from isosr_pipeline.errors import InputError, MissingInputError, ResumeError
 from isosr_pipeline.geometry import Zyx
@@ -29,70 +27,12 @@ from isosr_pipeline.restoring import timing
 from isosr_pipeline.restoring.fitting import Fit
 from isosr_pipeline.restoring.models import untrained
 from isosr_pipeline.restoring.restoration import prepare
-from isosr_pipeline.steps.convert import convert
-from isosr_pipeline.steps.plan import plan
 from isosr_pipeline.steps.restore import restore, restoring_job
 from isosr_pipeline.store.creation import create_volume
 from isosr_pipeline.store.metadata import StoreAttributes
 from isosr_pipeline.store.volume import Volume
 
-STEPS = "isosr_pipeline.steps.plan"
-RATE = 1e8
 UNTRAINED = untrained(UNet3dArchitecture(width=2, residual=True))
-
-BRAIN = {
-    "source": "blurred.tif",
-    "output": "out",
-    "convert": {"voxel_size": [2, 1, 1], "chunk": 16, "shard": 32},
-    "train": {"width": 4, "crop": 32, "iterations": 3, "device": "cpu"},
-    "restore": {
-        "block": [24, 32, 32],
-        "chunk": 16,
-        "shard": 32,
-        "device": "cpu",
-        "precision": "32",
-    },
-}
-
-
-@pytest.fixture
-def planned(tmp_path, client, cluster, monkeypatch):
-    """Plan a brain with some sections changed, on the tests' own workers."""
-    monkeypatch.setattr(f"{STEPS}.cluster_for", lambda *_, **__: cluster)
-    monkeypatch.setattr(f"{STEPS}.measure_rate", lambda *_: RATE)
-    # What is really free changes while tests run.
-    usage = SimpleNamespace(disk_usage=lambda _path: SimpleNamespace(free=10**11))
-    monkeypatch.setattr(f"{STEPS}.shutil", usage)
-    voxels = np.random.default_rng(2).integers(0, 4000, (36, 70, 66), dtype=np.uint16)
-    tifffile.imwrite(tmp_path / "blurred.tif", voxels)
-
-    def found(**changes):
-        content = {key: dict(v) if isinstance(v, dict) else v for key, v in BRAIN.items()}
-        for key, value in changes.items():
-            content[key] = {**content[key], **value} if isinstance(value, dict) else value
-        path = tmp_path / "brain.yaml"
-        path.write_text(yaml.safe_dump(content))
-        return plan(read_brain(path))
-
-    return found
-
-
-def make_volume(tmp_path, cluster):
-    brain = read_brain(tmp_path / "brain.yaml")
-    convert(brain.source, brain.store, brain.convert, cluster)
-    return brain
-
-
-def make_model(brain):
-    network = UNet3d(4, residual=True)
-    percentiles = (0.03, 99.97)
-    save_model(
-        brain.trained_model,
-        {"generator": network},
-        method="ot-cyclegan",
-        window_percentiles=percentiles,
-        training={},
-    )
 
 
 def files_under(folder):
@@ -115,7 +55,8 @@ def test_a_plan_is_the_same_before_and_after_its_steps_and_writes_nothing(
     assert files_under(brain.output) == files
     assert converted.convert is None
     assert converted.restore == before.restore
-    assert converted.disk == before.restore.bytes_written
+    assert converted.disk == before.restore.bytes_written + before.trust.bytes_written
+    assert converted.trust == before.trust
     make_model(brain)
     trained = planned()
     assert trained.train.state == "complete"
@@ -204,7 +145,7 @@ def test_the_time_is_that_of_the_work_that_is_left(planned, tmp_path, monkeypatc
 
 def test_a_network_of_slices_is_planned_too(planned, capsys):
     own = {"method": "self-net", "width": 8, "blocks": 1, "critic_width": 4, "patch": 24}
-    found = planned(train=own)
+    found = planned(train={**own, "crop": 32, "iterations": 3, "device": "cpu"})
     assert found.train.network == "2D ResNet of width 8 with 1 block on XZ and YZ slices"
     assert found.restore.halo == 12
     assert found.restore.compute_redundancy > 1
@@ -244,10 +185,11 @@ def test_the_page_on_planning_has_the_figures_of_its_brain(planned, tmp_path):
         restore={"chunk": 64, "shard": None, "block": [256, 256, 512]},
     )
     page = (root / "docs" / "planning.md").read_text()
-    convert, restore = found.convert, found.restore
+    convert, restore, mapped = found.convert, found.restore, found.trust
     shown = "regions       {:,} of {} × {} × {}\n         files         {:,} at most"
-    for one in (convert, restore):
+    for one in (convert, restore, mapped):
         assert shown.format(one.regions, *one.region, one.files) in page
+    assert f"writes        {byte_count(mapped.bytes_written)}, all levels" in page
     assert f"needed        {byte_count(found.disk)} at most" in page
     memory, computes, reads = (
         restore.block_memory,
@@ -328,7 +270,7 @@ def test_a_disk_that_is_too_small_is_told(planned, monkeypatch):
     usage = SimpleNamespace(disk_usage=lambda _path: SimpleNamespace(free=needed - 1))
     monkeypatch.setattr(f"{STEPS}.shutil", usage)
     (warning,) = planned().warnings
-    assert "out has 989 kB free, and up to 989 kB are to be written" in warning
+    assert "out has 992 kB free, and up to 992 kB are to be written" in warning
 
 
 def test_people_and_programs_are_told(planned, tmp_path, isosr, capsys, cluster):
@@ -341,7 +283,7 @@ def test_people_and_programs_are_told(planned, tmp_path, isosr, capsys, cluster)
     assert "45 of up to 24 × 32 × 32, 80 × 88 × 88 with a halo of 26" in shown
     assert "3 iterations" in shown
     assert "untrained" in shown
-    assert "989 kB at most" in shown
+    assert "992 kB at most" in shown
     make_volume(tmp_path, cluster)
     assert isosr("plan", tmp_path / "brain.yaml") == 0
     assert "convert  complete" in capsys.readouterr().out

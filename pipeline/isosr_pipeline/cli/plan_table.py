@@ -10,7 +10,7 @@ import click
 from isosr_pipeline.progress import byte_count, duration
 
 if TYPE_CHECKING:
-    from isosr_pipeline.steps.planned import FillingPlan, Plan, RestorePlan, TrainPlan
+    from isosr_pipeline.steps.planned import FillingPlan, Plan, RestorePlan, StorePlan, TrainPlan
 
 _LONG = 4
 """Days; what takes no longer is told in hours."""
@@ -29,6 +29,7 @@ def show_plan(plan: Plan) -> None:
     _section("convert", [("", "complete")] if convert is None else _convert_rows(convert))
     _section("train", _train_rows(plan.train))
     _section("restore", [("", "complete")] if restore is None else _restore_rows(restore))
+    _section("trust", _map_rows(plan))
     _section("disk", _disk_rows(plan))
     for warning in plan.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -90,13 +91,44 @@ def _memory_rows(plan: RestorePlan) -> _Rows:
 
 
 def _time(plan: RestorePlan) -> str:
-    workers = "1 worker" if plan.workers == 1 else f"{plan.workers} workers"
     most = "at most " if plan.skip_empty else ""
     how = "an untrained network" if plan.model is None else "the model"
-    return f"{most}about {_estimate(plan.seconds)} on {workers}, from a measured block of {how}"
+    about = f"{most}about {_estimate(plan.seconds)} on {_workers(plan.workers)}"
+    return f"{about}, from a measured block of {how}"
 
 
-def _store_rows(plan: FillingPlan) -> _Rows:
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"
+
+
+def _map_rows(plan: Plan) -> _Rows:
+    found = plan.trust
+    if found is None:
+        yield "", f"no map: {plan.no_trust}" if plan.no_trust else "complete"
+        return
+    yield from _store_rows(found)
+    yield "cells", f"of {_times(found.cell)} voxels of what is restored"
+    yield "blur", found.blur
+    if found.compare is None:
+        yield "time", "can't be told before the blur is"
+        return
+    compare = found.compare
+    yield (
+        "blocks",
+        f"{compare.blocks:,} of up to {_times(compare.block)}, {_times(compare.block_read)} with "
+        f"a halo of {compare.halo}",
+    )
+    yield "reads", f"{byte_count(compare.bytes_read)}, restored and measured"
+    yield (
+        "memory",
+        f"{byte_count(compare.memory)} of {byte_count(compare.memory_available)} a worker",
+    )
+    yield "rate", f"{compare.rate / 1e6:.3g} Mvoxel/s of the result a worker, without reading"
+    workers = _workers(compare.workers)
+    yield "time", f"about {_estimate(compare.seconds)} on {workers}, from a measured block"
+
+
+def _store_rows(plan: StorePlan) -> _Rows:
     sizes = " × ".join(f"{s:g}" for s in plan.voxel_size)
     yield "makes", plan.path
     yield "volume", f"{_times(plan.shape)} {plan.dtype} (c z y x), voxels of {sizes} µm"

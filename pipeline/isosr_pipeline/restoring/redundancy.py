@@ -8,14 +8,13 @@ an axis has blocks, however many there are in the volume.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from isosr_models.restorers import Restorer
+from isosr_models.restorers import LocalFunction
 from isosr_pipeline.geometry import Box, Context, Zyx
 from isosr_pipeline.isotropic import IsotropicView
-from isosr_pipeline.restoring.schemes import Scheme
 
 
 class Side(NamedTuple):
@@ -57,7 +56,7 @@ class BlockGrid:
         read = (max(s.stop - s.start for s in axis) for axis in self.sides)
         return Zyx(*kept), Zyx(*read)
 
-    def work(self, restorer: Restorer) -> int:
+    def work(self, restorer: LocalFunction) -> int:
         """Return the multiply-adds of all blocks."""
         z, y, x = ([slice(s.first, s.end) for s in axis] for axis in self.sides)
         depth, height, width = ([s.stop - s.start for s in axis] for axis in self.sides)
@@ -78,16 +77,37 @@ class BlockGrid:
             length = chunk[axis]
             found = (view.measured(_thin(Zyx(0, 0, 0), axis, s.start, s.stop)).box for s in sides)
             spans = ((box.start[axis], box.stop[axis]) for box in found)
-            sums.append(sum(-(-b // length) * length - a // length * length for a, b in spans))
+            sums.append(whole_chunks(spans, length))
         return math.prod(sums)
 
 
-def block_grid(scheme: Scheme, box: Box, region: Zyx) -> BlockGrid:
+def whole_chunks(spans: Iterable[tuple[int, int]], length: int) -> int:
+    """Return what is decoded along an axis: whole chunks, again for each span.
+
+    Parameters
+    ----------
+    spans : iterable of tuple of 2 ints
+        Where each begins and ends, in voxels.
+    length : int
+        Of a chunk.
+    """
+    return sum(-(-b // length) * length - a // length * length for a, b in spans)
+
+
+class Cut(Protocol):
+    """How a region is cut, such as a `Scheme`."""
+
+    def blocks(self, region: Box) -> Iterator[Context]:
+        """Cut a region, in voxels of the isotropic grid, into blocks with their halo."""
+        ...
+
+
+def block_grid(scheme: Cut, box: Box, region: Zyx) -> BlockGrid:
     """Find the blocks of all regions.
 
     Parameters
     ----------
-    scheme : Scheme
+    scheme : Cut
         Its blocks of a region form a grid.
     box : Box
         What is restored, in voxels of the isotropic grid.
@@ -98,7 +118,7 @@ def block_grid(scheme: Scheme, box: Box, region: Zyx) -> BlockGrid:
     return BlockGrid((z, y, x))
 
 
-def _sides(scheme: Scheme, box: Box, region: Zyx, axis: int) -> list[Side]:
+def _sides(scheme: Cut, box: Box, region: Zyx, axis: int) -> list[Side]:
     """Find the blocks along an axis, in regions one voxel thick along the others."""
     found: list[Side] = []
     end, step = box.stop[axis], region[axis]

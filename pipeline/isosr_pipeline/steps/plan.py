@@ -6,8 +6,9 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from isosr_models.precision import Precision
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for
 from isosr_pipeline.engine.output import check_output, refuse_overlap
-from isosr_pipeline.engine.regions import LIBRARIES, RegionPlan
+from isosr_pipeline.engine.regions import LIBRARIES
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.isotropic import IsotropicView
 from isosr_pipeline.progress import Reporter, SilentReporter, byte_count
@@ -35,12 +36,12 @@ from isosr_pipeline.settings import Device
 from isosr_pipeline.site_files import device_on, is_site_file, kind_for, read_site
 from isosr_pipeline.steps.convert import Conversion
 from isosr_pipeline.steps.convert import prepare as prepare_conversion
-from isosr_pipeline.steps.planned import FillingPlan, Plan, RestorePlan, TrainPlan
+from isosr_pipeline.steps.plan_map import Ask, plan_map
+from isosr_pipeline.steps.planned import FillingPlan, Plan, RestorePlan, TrainPlan, described
 from isosr_pipeline.steps.restore import known_precision
 from isosr_pipeline.steps.run import check_brain
 from isosr_pipeline.steps.status import StepStatus, status_of_brain
 from isosr_pipeline.store.metadata import Provenance
-from isosr_pipeline.store.spec import VolumeSpec
 from isosr_pipeline.training.crops import check_crop
 from isosr_pipeline.training.settings import RichardsonLucySettings
 
@@ -54,7 +55,7 @@ def plan(brain: Brain, *, reporter: Reporter | None = None) -> Plan:
     """Say what a run of a brain would do, before or after any of its steps.
 
     Workers of the brain's cluster are asked for their memory, and compute one block of random
-    voxels each; of a SLURM site, those of one job. Nothing is written but the logs of such jobs.
+    voxels each, and blur and judge one for the trust map; of a SLURM site, those of one job. Nothing is written but the logs of such jobs.
 
     Parameters
     ----------
@@ -76,13 +77,30 @@ def plan(brain: Brain, *, reporter: Reporter | None = None) -> Plan:
         _check_training(brain, IsotropicView(conversion.image))
     first = None if converted else _convert(brain, conversion, status["convert"], reporter)
     train = _train(brain, IsotropicView(conversion.image), status["train"])
-    last = _restore(brain, conversion, converted, status, reporter)
-    disk = sum(step.bytes_written for step in (first, last) if step)
+    intended = _intended(brain, conversion, converted, trained=train.state == "complete")
+    with ExitStack() as stack:
+        # The map is made where the volume is restored: those workers are asked once.
+        ask = cache(
+            lambda device: stack.enter_context(_workers(brain, device, TASKS_AT_ONCE, reporter))
+        )
+        last = _restore(brain, intended, conversion.spec.chunk, status["restore"], ask, reporter)
+        mapped, no_trust = plan_map(
+            brain,
+            intended.outline,
+            conversion.spec,
+            trained=intended.trained,
+            restored=intended.complete,
+            ask=ask,
+            reporter=reporter,
+        )
+    disk = sum(step.bytes_written for step in (first, last, mapped) if step)
     free = shutil.disk_usage(_existing(brain.output)).free
     return Plan(
         convert=first,
         train=train,
         restore=last,
+        trust=mapped,
+        no_trust=no_trust,
         output=str(brain.output),
         disk=disk,
         disk_free=free,
@@ -126,31 +144,10 @@ def _convert(
     spec, regions = found.spec, found.plan
     voxels = spec.shape[0] * math.prod(found.measured.shape[1:])
     return FillingPlan(
-        **_filling(brain.store, spec, regions, status),
+        **described(brain.store, spec, regions, status),
         bytes_read=(voxels + regions.read_back(spec)) * spec.dtype.itemsize,
         memory=regions.memory(spec),
     )
-
-
-def _filling(
-    path: Path, spec: VolumeSpec, regions: RegionPlan, status: StepStatus
-) -> dict[str, Any]:
-    """Return what is the same for all steps that fill a store."""
-    passes = status.store.passes if status.store else []
-    held = zip(regions.region, spec.shape[1:], strict=True)
-    return {
-        "path": str(path),
-        "shape": spec.shape,
-        "dtype": spec.dtype.name,
-        "voxel_size": spec.voxel_size,
-        "regions": len(regions.grids(spec)[0]),
-        "regions_done": sum(one.done for one in passes if one.name == status.step),
-        "region": tuple(min(lengths) for lengths in held),
-        "shard": spec.shard,
-        "chunk": spec.chunk,
-        "files": spec.files,
-        "bytes_written": spec.bytes,
-    }
 
 
 def _check_training(brain: Brain, view: IsotropicView) -> None:
@@ -180,40 +177,57 @@ def _train(brain: Brain, view: IsotropicView, status: StepStatus) -> TrainPlan:
     )
 
 
-def _restore(
-    brain: Brain,
-    conversion: Conversion,
-    converted: bool,
-    status: dict[str, StepStatus],
-    reporter: Reporter,
-) -> RestorePlan | None:
-    device = device_on(brain.cluster, brain.restore.device)
-    settings = brain.restore.model_copy(update={"device": device})
-    trained = status["train"].state == "complete"
+@dataclass(frozen=True)
+class _Intended:
+    """What will be restored, or is: `model` as workers are told, `complete` where it is there."""
+
+    outline: Outline
+    model: str
+    trained: bool
+    complete: bool
+
+
+def _intended(brain: Brain, conversion: Conversion, converted: bool, *, trained: bool) -> _Intended:
+    """Decide what is restored, and refuse what can't be."""
+    settings = brain.restore.model_copy(
+        update={"device": device_on(brain.cluster, brain.restore.device)}
+    )
     if trained:
         model = str(brain.trained_model.absolute())
     else:
         voxel_size = IsotropicView(conversion.image).voxel_size[2]
         model = untrained(architecture_of(brain, voxel_size))
-    outline: Outline
-    if converted and trained:
-        found = prepare_restoration(brain.store, model, settings)
-        refuse_overlap(brain.restored, [brain.store, brain.trained_model])
-        precision = known_precision(settings, brain.restored, "resume")
-        if _is_complete(brain.restored, found.history(precision)):
-            return None
-        outline = found
-    else:
+    if not (converted and trained):
         restorer = load(model, "cpu", statistics_of(settings), "32")
         outline = outlined(conversion.image, restorer, settings)
-    with _workers(brain, device, TASKS_AT_ONCE, reporter) as (client, workers):
-        crew = _Crew.asked(client, workers, outline, model, reporter)
-    filling = _filling(brain.restored, outline.spec, outline.regions, status["restore"])
+        return _Intended(outline, model, trained, complete=False)
+    found = prepare_restoration(brain.store, model, settings)
+    refuse_overlap(brain.restored, [brain.store, brain.trained_model])
+    precision = known_precision(settings, brain.restored, "resume")
+    complete = _is_complete(brain.restored, found.history(precision))
+    return _Intended(found, model, trained, complete)
+
+
+def _restore(
+    brain: Brain,
+    intended: _Intended,
+    chunk: Zyx,
+    status: StepStatus,
+    ask: Ask,
+    reporter: Reporter,
+) -> RestorePlan | None:
+    if intended.complete:
+        return None
+    outline = intended.outline
+    settings = outline.settings
+    client, workers = ask(settings.device)
+    crew = _Crew.asked(client, workers, outline, intended.model, reporter)
+    filling = described(brain.restored, outline.spec, outline.regions, status)
     seconds = crew.seconds(outline, filling["regions"], filling["regions_done"])
     return RestorePlan(
         **filling,
-        **_blocks(outline, crew, conversion.spec.chunk),
-        model=str(brain.trained_model) if trained else None,
+        **_blocks(outline, crew, chunk),
+        model=str(brain.trained_model) if intended.trained else None,
         channels=outline.channels,
         roi=(outline.box.start, outline.box.stop) if settings.roi else None,
         scheme=settings.scheme,

@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from isosr_models.precision import Precision
-from isosr_pipeline.steps.status import State
+from isosr_pipeline.engine.regions import RegionPlan
+from isosr_pipeline.steps.status import State, StepStatus
+from isosr_pipeline.store.spec import VolumeSpec
 
 Lengths = tuple[int, int, int]
 """Along z, y, x, in voxels."""
+
+
+def described(
+    path: Path, spec: VolumeSpec, regions: RegionPlan, status: StepStatus
+) -> dict[str, Any]:
+    """Return what a `StorePlan` tells.
+
+    Parameters
+    ----------
+    path : Path
+    spec : VolumeSpec
+        Of the store.
+    regions : RegionPlan
+        How it is cut.
+    status : StepStatus
+        How far it has come.
+    """
+    passes = status.store.passes if status.store else []
+    held = zip(regions.region, spec.shape[1:], strict=True)
+    return {
+        "path": str(path),
+        "shape": spec.shape,
+        "dtype": spec.dtype.name,
+        "voxel_size": spec.voxel_size,
+        "regions": len(regions.grids(spec)[0]),
+        "regions_done": sum(one.done for one in passes if one.name == status.step),
+        "region": tuple(min(lengths) for lengths in held),
+        "shard": spec.shard,
+        "chunk": spec.chunk,
+        "files": spec.files,
+        "bytes_written": spec.bytes,
+    }
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FillingPlan(_Model):
-    """What filling a store takes; bytes are uncompressed.
+class StorePlan(_Model):
+    """A store that is to be filled; bytes are uncompressed.
 
     Attributes
     ----------
@@ -34,12 +69,8 @@ class FillingPlan(_Model):
         In voxels, order z, y, x; the largest.
     files : int
         With voxels, of all levels, at most.
-    bytes_read : int
-        Of the input, and of levels that coarser ones are made from.
     bytes_written : int
         Of all levels: the disk space at most, as compression makes it less.
-    memory : int
-        Bytes that a worker needs, about, with its libraries.
     """
 
     path: str
@@ -52,8 +83,21 @@ class FillingPlan(_Model):
     shard: Lengths
     chunk: Lengths
     files: int
-    bytes_read: int
     bytes_written: int
+
+
+class FillingPlan(StorePlan):
+    """What filling a store takes; bytes are uncompressed.
+
+    Attributes
+    ----------
+    bytes_read : int
+        Of the input, and of levels that coarser ones are made from.
+    memory : int
+        Bytes that a worker needs, about, with its libraries.
+    """
+
+    bytes_read: int
     memory: int
 
 
@@ -143,6 +187,63 @@ class RestorePlan(FillingPlan):
     skip_empty: bool
 
 
+class ComparingPlan(_Model):
+    """What comparing a restored volume with the measured one takes.
+
+    Attributes
+    ----------
+    blocks : int
+        In all regions and channels.
+    block, block_read : tuple of 3 ints
+        The largest, in voxels of the restored volume, without halo and with it.
+    halo : int
+        Of the blur.
+    bytes_read : int
+        Of the restored volume and of measured planes, and of levels that coarser ones are made
+        from.
+    memory, memory_available : int
+        Bytes that a worker needs, about, with its libraries, and those of the smallest worker.
+    workers : int
+        Of a SLURM site, as many as a run will have.
+    rate : float
+        Voxels of the restored volume that one of them compares in a second, from a measured block.
+    seconds : float
+        Of comparing what is left, estimated from that, with the places that are compared first.
+    """
+
+    blocks: int
+    block: Lengths
+    block_read: Lengths
+    halo: int
+    bytes_read: int
+    memory: int
+    memory_available: int
+    workers: int
+    rate: float
+    seconds: float
+
+
+class MapPlan(StorePlan):
+    """What the trust map takes, whose voxels are cells.
+
+    Attributes
+    ----------
+    channels : list of int
+        Of the restored volume.
+    cell : tuple of 3 ints
+        In voxels of the restored volume, order z, y, x.
+    blur : str
+        What the restored volume will be blurred with.
+    compare : ComparingPlan or None
+        None where the blur is not known before the model is trained.
+    """
+
+    channels: list[int]
+    cell: Lengths
+    blur: str
+    compare: ComparingPlan | None
+
+
 class Plan(_Model):
     """What a run of a brain would do.
 
@@ -153,6 +254,10 @@ class Plan(_Model):
     train : TrainPlan
     restore : RestorePlan or None
         None where it is complete.
+    trust : MapPlan or None
+        None where the map is complete, or none is made.
+    no_trust : str
+        Why none is made; empty: one is, or is complete.
     output : str
         The folder of all results.
     disk : int
@@ -165,6 +270,8 @@ class Plan(_Model):
     convert: FillingPlan | None
     train: TrainPlan
     restore: RestorePlan | None
+    trust: MapPlan | None
+    no_trust: str
     output: str
     disk: int
     disk_free: int

@@ -202,7 +202,7 @@ def _restore(brain: Brain, reporter: Reporter) -> None:
 def _evaluate(brain: Brain, reporter: Reporter) -> Evaluation:
     """Make what is missing of figures, trust map and report: each shows those before it."""
     found = _measured(brain)
-    if found is not None and not missing_results(brain) and not _is_blur_given_since(brain):
+    if found is not None and not missing_results(brain) and not is_blur_given_since(brain):
         reporter.say(f"{brain.evaluation} is complete already: {found.restored} was measured")
         # A map may have been made by hand since, or by a version that did not add it.
         told = _with_trust(brain, found)
@@ -239,7 +239,7 @@ def _map_trust(brain: Brain, settings: TrustSettings, reporter: Reporter) -> NoT
             settings.model_copy(update={"device": device}),
             _cluster(brain, device, reporter),
             out=brain.trust_map,
-            if_exists="overwrite" if _is_map_of_another(brain) else "resume",
+            if_exists="overwrite" if is_map_of_another(brain) else "resume",
             reporter=reporter,
         )
     except NoTrustMapError as error:
@@ -263,16 +263,26 @@ def _with_trust(brain: Brain, figures: Evaluation) -> Evaluation:
     return found
 
 
-def _is_map_of_another(brain: Brain) -> bool:
-    """Tell whether the map that is there was made of what has been replaced since."""
+def is_map_of_another(brain: Brain) -> bool:
+    """Tell whether the map that is there was made of what has been replaced since.
+
+    Parameters
+    ----------
+    brain : Brain
+    """
     if not brain.trust_map.exists():
         return False
     volumes = (Volume(path) for path in (brain.trust_map, brain.restored, brain.store))
     return mismatch(*volumes) is not None
 
 
-def _is_blur_given_since(brain: Brain) -> bool:
-    """Tell whether there is no map for want of a blur, and the brain gives one now."""
+def is_blur_given_since(brain: Brain) -> bool:
+    """Tell whether there is no map for want of a blur, and the brain gives one now.
+
+    Parameters
+    ----------
+    brain : Brain
+    """
     if not brain.trust or brain.trust.axial_fwhm is None:
         return False
     try:

@@ -20,7 +20,7 @@ from isosr_pipeline.restoring.device import DoesNotFitError
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.trust.evidence import CellSums, Judged, Terms, judge
 from isosr_pipeline.trust.matching import Pairs
-from isosr_pipeline.trust.reblurring import Reblurring
+from isosr_pipeline.trust.reblurring import Compared, Reblurring
 
 _INNER = 0.02
 """Share of light from beyond the volume up to which voxels are compared for the intensity fit."""
@@ -169,20 +169,11 @@ class TrustRegion:
 
     def _judge(self, channel: int, box: Box) -> Judged:
         found = self.reblurring.compare(self.channels[channel], box)
-        terms = self.terms[channel]
-        cells = self._cells(box)
-        rows = ((found.positions + 0.5) // self.cell.z).astype(np.intp) - cells.start.z
-        # By rounding, a plane may lie at the last voxel, or just beyond.
-        rows = rows.clip(0, cells.shape.z - 1)
-        explained = np.float32(terms.gain) * found.reblurred + np.float32(terms.offset)
         beyond = self.reblurring.beyond(found.positions, box)
-        sums = CellSums(rows, cells.shape.z, self.cell)
-        return judge(found.measured, explained, beyond, terms, sums)
+        return judge_cells(found, beyond, self.terms[channel], box, self.cell)
 
     def _cells(self, box: Box) -> Box:
-        start = (a // c for a, c in zip(box.start, self.cell, strict=True))
-        stop = (-(-b // c) for b, c in zip(box.stop, self.cell, strict=True))
-        return Box(Zyx(*start), Zyx(*stop))
+        return _cells(box, self.cell)
 
     def _halved(self, box: Box) -> list[Box]:
         counts = self._cells(box).shape
@@ -195,6 +186,37 @@ class TrustRegion:
         axis = counts.index(max(counts))
         half = -(-counts[axis] // 2) * self.cell[axis]
         return list(blocks(box, box.shape._replace(**{Zyx._fields[axis]: half})))
+
+
+def judge_cells(
+    found: Compared, beyond: NDArray[np.float32], terms: Terms, box: Box, cell: Zyx
+) -> Judged:
+    """Judge the cells of a box of the restored volume.
+
+    Parameters
+    ----------
+    found : Compared
+        Of the box.
+    beyond : ndarray, (planes, y, x) float32
+        See `Reblurring.beyond`.
+    terms : Terms
+    box : Box
+        Whole cells, in voxels.
+    cell : Zyx
+        In voxels.
+    """
+    cells = _cells(box, cell)
+    rows = ((found.positions + 0.5) // cell.z).astype(np.intp) - cells.start.z
+    # By rounding, a plane may lie at the last voxel, or just beyond.
+    rows = rows.clip(0, cells.shape.z - 1)
+    explained = np.float32(terms.gain) * found.reblurred + np.float32(terms.offset)
+    return judge(found.measured, explained, beyond, terms, CellSums(rows, cells.shape.z, cell))
+
+
+def _cells(box: Box, cell: Zyx) -> Box:
+    start = (a // c for a, c in zip(box.start, cell, strict=True))
+    stop = (-(-b // c) for b, c in zip(box.stop, cell, strict=True))
+    return Box(Zyx(*start), Zyx(*stop))
 
 
 def peaks(scores: NDArray[np.float32], threshold: float, count: int, origin: Zyx) -> list[Place]:
