@@ -16,9 +16,9 @@ from isosr_pipeline.cli.options import StepCommand
 def command(brain: Path, as_json: bool) -> None:
     """Say what running BRAIN, a YAML file, would do, and what it needs.
 
-    Regions, blocks, bytes, memory, disk and an estimate of time, of the trust map too; before any of
-    its steps, or after some. The workers compute a block of random voxels each, and blur one for
-    the map, on a SLURM site those of one job; nothing is written but the logs of such jobs.
+    Regions, blocks, bytes, memory, disk and an estimate of time, also of the trust map; before any
+    of its steps, or after some. The workers compute a block of random voxels each, and blur one
+    for the map, on a SLURM site those of one job; nothing is written but the logs of such jobs.
     """
     from isosr_pipeline.brain import read_brain
     from isosr_pipeline.cli.plan_table import show_plan

@@ -55,7 +55,8 @@ def plan(brain: Brain, *, reporter: Reporter | None = None) -> Plan:
     """Say what a run of a brain would do, before or after any of its steps.
 
     Workers of the brain's cluster are asked for their memory, and compute one block of random
-    voxels each, and blur and judge one for the trust map; of a SLURM site, those of one job. Nothing is written but the logs of such jobs.
+    voxels each, and blur and judge one for the trust map; of a SLURM site, those of one job.
+    Nothing is written but the logs of such jobs.
 
     Parameters
     ----------
