@@ -26,13 +26,17 @@ class TrustPlace(Result):
     voxel : tuple of 3 ints
         The middle of the cell in the restored volume, order z, y, x.
     position_um : tuple of 3 floats
-        The same in µm, as viewers show it.
+        The same in µm, as viewers show it: of the whole volume, whatever part of it was restored.
+    grid_voxel : tuple of 3 ints or None
+        The same in voxels of the isotropic grid of the whole volume, in which ``restore --roi``
+        counts; None where the map does not say it.
     """
 
     channel: int
     score_sd: float
     voxel: tuple[int, int, int]
     position_um: tuple[float, float, float]
+    grid_voxel: tuple[int, int, int] | None
 
 
 class TrustChannel(Result):
@@ -146,6 +150,7 @@ def _named(path: str, figures: Mapping[str, Any]) -> dict[str, Any]:
                 "score_sd": place["score"],
                 "voxel": place["voxel"],
                 "position_um": place["um"],
+                "grid_voxel": place.get("grid"),
             }
             for place in figures["worst"]
         ],
