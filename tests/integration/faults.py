@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 LEDGER = ".isosr-ledger.jsonl"
-DEADLINE = 100.0
+DEADLINE = 200.0
 
 Process = subprocess.Popen[str]
 Start = Callable[..., Process]

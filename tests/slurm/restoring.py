@@ -25,7 +25,7 @@ REGIONS = 2 * 18
 HELD = 12
 """The first region that waits where a test holds the others."""
 
-DEADLINE = 150.0
+DEADLINE = 300.0
 JOB = {"cores": 1, "memory": "9 GB", "walltime": "00:10:00", "workers": 2}
 """Two don't fit on a node."""
 

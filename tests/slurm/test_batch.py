@@ -53,7 +53,7 @@ def site(tmp_path) -> Path:
     return path
 
 
-def wait_for_end(seconds: float = 250) -> dict[int, commands.Job]:
+def wait_for_end(seconds: float = 500) -> dict[int, commands.Job]:
     """Wait until no job is left; return all that there were."""
     until = time.monotonic() + seconds
     while any(not job.ended for job in commands.find_jobs().values()):

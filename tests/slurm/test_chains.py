@@ -98,7 +98,7 @@ def jobs_of(file: Path) -> dict[str, commands.Job]:
     return {job.comment.rpartition(":")[2]: job for job in found if not job.ended}
 
 
-def wait_for_end(*files: Path, seconds: float = 120) -> None:
+def wait_for_end(*files: Path, seconds: float = 240) -> None:
     until = time.monotonic() + seconds
     while any(jobs_of(file) for file in files):
         assert time.monotonic() < until, commands.find_jobs()
@@ -134,7 +134,7 @@ def test_a_brain_goes_all_the_way_in_its_jobs(isosr, slurm, tmp_path, capsys):
     # Its jobs mind neither later edits nor the environment.
     file.write_text(yaml.safe_dump({**content, "source": "gone.tif"}))
     site.unlink()
-    wait_for_end(file, seconds=240)
+    wait_for_end(file, seconds=400)
     report = report_brain(entry, commands.find_jobs())
     told = "\n".join(step.job.log.read_text() for step in report.steps if step.job)
     assert report.state == "complete", told
@@ -268,7 +268,7 @@ def test_no_more_brains_are_in_flight_than_may_be(isosr, brain, site, tmp_path, 
     files = [brain(name) for name in "abcd"]
     assert isosr("submit", files[0], "--site", site) == 0
     assert isosr("submit", *files, "--site", site, "--max-brains", most) == 0
-    wait_for_end(*files, seconds=200)
+    wait_for_end(*files, seconds=400)
     lines = [line for line in noted(tmp_path) if line[0] != "reports"]
     flying: set[str] = set()
     largest = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
 from faults import assert_identical, lines
 from harness import Slurm
 from restoring import (
@@ -148,6 +149,7 @@ class Trained:
             assert (self.model / name).read_bytes() == (self.undisturbed / name).read_bytes(), shown
 
 
+@pytest.mark.timeout(1200)
 def test_what_reaches_its_walltime_goes_on_unattended(slurm, stage, runs, tmp_path):
     """Workers, a driver with workers, and a training: all at the same time, as each takes long."""
     driven = Driven(stage, slurm, tmp_path / "driven")
