@@ -35,7 +35,8 @@ def test_few_tasks_are_known_at_a_time(client):
             yield index
 
     ahead = [taken - done for done, _ in enumerate(run_tasks(client, abs, items()), start=1)]
-    assert max(ahead) <= 2 * sum(client.nthreads().values())
+    # Two a thread, and sixteen once workers are known to be quick: never all that there are.
+    assert max(ahead) <= 16 * sum(client.nthreads().values())
 
 
 def test_errors_that_may_pass_are_tried_again(client, tmp_path):
