@@ -26,8 +26,14 @@ RESUMABLE = 75
 _SECONDS_TO_REPORT = 60
 """Of a command that reports the end of another, at most: the job lasts as much longer."""
 
+_LEAST_TO_REPORT = 10
+"""Seconds: with less left of the walltime, no report is begun."""
+
 _SECONDS_TO_LEAVE = 5
 """Of the notice, that no further attempt at queueing again begins in."""
+
+_SECONDS_TO_END = 5
+"""Of a report that is asked to end, before it is killed."""
 
 _ODD = re.compile(r"[^\w.+-]")
 
@@ -75,8 +81,9 @@ class Driver:
         Variables of the command's environment.
     report : sequence of str
         A command that is run when the first has ended, and the job neither queues again nor was
-        cancelled; what comes of it does not count. What it says is kept beside the log, under the
-        name of the log and ``.report``, if it fails. Empty: there is none.
+        cancelled; what comes of it does not count. Near the end of the walltime it has the time
+        that is left, and is left out where that is too short. What it says is kept beside the log,
+        under the name of the log and ``.report``, if it fails. Empty: there is none.
     reports_success : bool
         Whether that is run also where the first has succeeded.
     """
@@ -178,12 +185,8 @@ def _report(driver: Driver) -> str:
         return ""
     when = '[ -z "$kept" ] && [ "$asked" != TERM ]'
     when += "" if driver.reports_success else ' && [ "$code" != 0 ]'
-    command = " ".join(map(_word, driver.report))
-    return (
-        f'if {when}; then\n    keep "$code"\n'
-        f'    timeout -k 5 {_SECONDS_TO_REPORT} {command} > "$log.report" 2>&1 && '
-        'rm -f "$log.report"\nfi\n'
-    )
+    values = {"@WHEN@": when, "@REPORT@": " ".join(map(_word, driver.report))}
+    return re.sub("|".join(values), lambda match: values[match.group()], _REPORT)
 
 
 def _options(site: Site, driver: Driver) -> Iterator[str]:
@@ -291,4 +294,20 @@ if [ "$asked" = USR1 ] && { [ "$code" = @CODE@ ] || [ "$code" = 143 ]; }; then
     fi
 fi
 @REPORT@exit "$code"
+"""
+
+_REPORT = f"""\
+# Lists the brain on the page of its batch; what comes of it does not count.
+if @WHEN@; then
+    # A signal that comes from here on changes nothing of how the command has ended.
+    keep "$code"
+    kept=1
+    left={_SECONDS_TO_REPORT}
+    if [ -n "$until" ] && [ $((until - SECONDS - {_SECONDS_TO_END})) -lt "$left" ]; then
+        left=$((until - SECONDS - {_SECONDS_TO_END}))
+    fi
+    if [ "$left" -ge {_LEAST_TO_REPORT} ]; then
+        timeout -k {_SECONDS_TO_END} "$left" @REPORT@ > "$log.report" 2>&1 && rm -f "$log.report"
+    fi
+fi
 """
