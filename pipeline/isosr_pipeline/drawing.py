@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -140,7 +143,8 @@ def _style(salt: str) -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     try:
         # Only those who draw wait for it.
-        import matplotlib
+        with _without_settings():
+            import matplotlib
 
         settings: dict[Any, Any] = dict(matplotlib.rcParamsDefault)
         # Those of windows, which there are none of.
@@ -153,6 +157,34 @@ def _style(salt: str) -> Iterator[None]:
                 yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def _without_settings() -> Iterator[None]:
+    """Hide a user's settings from Matplotlib while it is imported for the first time.
+
+    It reads them then, and a backend that it doesn't know, as notebooks name one, or a byte of the
+    file that is no UTF-8, would end the program.
+    """
+    if "matplotlib" in sys.modules:
+        yield
+        return
+    backend, file = "MPLBACKEND", "MATPLOTLIBRC"
+    theirs = {name: os.environ.get(name) for name in (backend, file)}
+    os.environ.pop(backend, None)
+    os.environ[file] = os.devnull
+    # A file in the working folder comes before all others. Only where there is one, the process
+    # leaves that folder for a moment, since its threads may open paths from there.
+    is_here = os.path.lexists("matplotlibrc")
+    try:
+        with chdir(Path(os.devnull).parent) if is_here else nullcontext():
+            yield
+    finally:
+        for name, value in theirs.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _printable(text: str) -> str:

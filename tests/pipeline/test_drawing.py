@@ -14,8 +14,10 @@ from isosr_pipeline.drawing import AFTER, BEFORE, draw
 from isosr_pipeline.reporting.curves import Chart, Curve, histogram
 
 _CODE = (
-    "from isosr_pipeline.reporting.curves import Chart, Curve; "
-    "print(Chart('t', 'x', 'y', [Curve('a', [0, 1], [1, 5000], '#777777')], log_y=True).svg('n'))"
+    "import os; from isosr_pipeline.reporting.curves import Chart, Curve; "
+    "before = os.getcwd(), dict(os.environ); "
+    "print(Chart('t', 'x', 'y', [Curve('a', [0, 1], [1, 5000], '#777777')], log_y=True).svg('n')); "
+    "assert (os.getcwd(), dict(os.environ)) == before"
 )
 
 
@@ -88,16 +90,28 @@ def test_a_title_may_be_any_name_of_a_file(title, caplog):
 
 
 def test_neither_settings_nor_a_home_are_needed(tmp_path):
-    (tmp_path / "matplotlibrc").write_text("axes.facecolor: red\nfont.size: 30\n")
+    # The last byte is no text.
+    settings = b"axes.facecolor: red\nfont.size: 30\n# \xe9\n"
+    for path in (tmp_path / "matplotlibrc", tmp_path / "own"):
+        path.write_bytes(settings)
     hidden = {"MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "DISPLAY"}
     environment = {k: v for k, v in os.environ.items() if k not in hidden}
+    environment |= {"MPLBACKEND": "module://a_notebook.its_backend", "TMPDIR": str(tmp_path)}
+    environment["MATPLOTLIBRC"] = str(tmp_path / "own")
     # Where nothing can be made, not even by root.
-    environment |= {"HOME": os.devnull, "MPLBACKEND": "tkagg", "TMPDIR": str(tmp_path)}
+    environment["HOME"] = os.devnull
     command = [sys.executable, "-W", "always", "-c", _CODE]
-    done = subprocess.run(
-        command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
-    )
-    assert done.stderr == ""
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
     chart = Chart("t", "x", "y", [Curve("a", [0, 1], [1, 5000], BEFORE)], log_y=True)
     assert done.stdout == chart.svg("n") + "\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["matplotlibrc"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["matplotlibrc", "own"]
+
+
+def test_settings_of_those_who_call_are_not_used():
+    chart = Chart("t", "x", "y", [Curve("a", [0, 1], [1, 5000], BEFORE)], log_y=True)
+    drawn = chart.svg("n")
+    import matplotlib
+
+    with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 30}):
+        assert chart.svg("n") == drawn
