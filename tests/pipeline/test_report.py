@@ -15,6 +15,7 @@ import yaml
 from distributed import Client, LocalCluster
 
 from isosr_pipeline.errors import InputError
+from isosr_pipeline.evidence.trusted import trusted
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.reporting.cautions import cautions
 from isosr_pipeline.reporting.checks import checks
@@ -177,24 +178,63 @@ def test_a_trust_map_of_another_restoration_is_left_out(pair):
             open_trust(opened)
 
 
+def _comes_to(pair):
+    """Figures of a map's history."""
+    terms = {"gain": 1.0, "offset": 0.0, "noise_gain": 1.0, "noise_floor": 4.0, "spread": 1.0}
+    shares = {"flagged": 0.01, "flagged_signal": 0.3, "invented": 0.01, "missing": 0.0}
+    channel = {"channel": 0, "cells": 1400, "signal": 50, **shares, **terms}
+    first = {"voxel": list(BRIGHTEST), "um": [30.0, 14.0, 36.0], "grid": [30, 15, 37]}
+    # As it was written before places were told on the grid of the whole volume.
+    second = {"voxel": [14, 14, 14], "um": [14.0, 14.0, 14.0]}
+    return {
+        **{"store": str(pair[0]), "restored": str(pair[1]), "map": str(map_beside(pair[1]))},
+        **{"blur": "a Gaussian", "cell": [4, 4, 4], "threshold": 5.0, "tolerance": 0.05},
+        "channels": [channel],
+        "worst": [{"channel": 0, "score": s, **at} for s, at in ((9.0, first), (-6.5, second))],
+    }
+
+
+def _tell(pair, figures, *, step="trust", complete=True):
+    """Let the map say what it comes to."""
+    made = Provenance(step=step, source=str(pair[1]), parameters={}, versions={}, figures=figures)
+    own = StoreAttributes(complete=complete, history=[made])
+    Volume(map_beside(pair[1]), writable=True).update(own)
+
+
 @pytest.mark.usefixtures("trust")
 def test_a_page_names_the_worst_places_and_shows_the_first(found, pair, tmp_path):
-    channel = {"channel": 0, "cells": 1400, "signal": 50, "flagged": 0.01, "flagged_signal": 0.3}
-    places = [
-        {"channel": 0, "score": 9.0, "voxel": list(BRIGHTEST), "um": [30.0, 14.0, 36.0]},
-        {"channel": 0, "score": -6.5, "voxel": [14, 14, 14], "um": [14.0, 14.0, 14.0]},
-    ]
-    step = Provenance(step="trust", source=str(pair[1]), parameters={}, versions={})
-    history = [step.model_copy(update={"figures": {"channels": [channel], "worst": places}})]
-    path = map_beside(pair[1])
-    Volume(path, writable=True).update(StoreAttributes(complete=True, history=history))
-    write_report(_uncharted(found), tmp_path / "report.html")
+    made, measured = Volume(pair[1]), Volume(pair[0])
+    assert trusted(made, measured) is None
+    figures = _comes_to(pair)
+    _tell(pair, figures)
+    told = trusted(made, measured)
+    assert [place.grid_voxel for place in told.worst] == [(30, 15, 37), None]
+    told = _uncharted(found).model_copy(update={"trust": told})
+    write_report(told, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png") == 2 * 6 + 2 * 3 + 4 * 3
     for place in ("30, 14, 36", "14, 14, 14"):
         assert place in page
     assert "does not explain 30.0% of the cells with signal" in page
     assert "30.00% of the cells with signal are flagged" in page
+
+
+@pytest.mark.usefixtures("trust")
+def test_a_map_that_can_not_be_read_is_not_taken_for_none(pair):
+    made, measured = Volume(pair[1]), Volume(pair[0])
+    figures = _comes_to(pair)
+    _tell(pair, figures, complete=False)
+    assert trusted(made, measured) is None
+    _tell(pair, figures, step="another program's")
+    assert trusted(made, measured) is None
+    renamed = {**figures, "limit": figures["threshold"]}
+    del renamed["threshold"]
+    _tell(pair, renamed)
+    with pytest.raises(InputError, match=r"does not say .*threshold.* make it again: "):
+        trusted(made, measured)
+    (map_beside(pair[1]) / "zarr.json").write_text("{")
+    with pytest.raises(InputError, match="metadata that can't be read"):
+        trusted(made, measured)
 
 
 def test_a_page_says_what_could_not_be_checked(found, tmp_path):

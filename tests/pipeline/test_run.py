@@ -57,6 +57,7 @@ def test_what_is_missing_of_an_evaluation_is_made_and_no_more(evaluated, isosr, 
         capsys.readouterr()
         assert isosr(*again) == 0
         assert "evaluation.json is complete already" in capsys.readouterr().err.replace("\n", "")
+    _require_kept_figures_without_what_they_are_of(brain, isosr, path, capsys)
     for result in made[1:]:
         result.unlink()
         (*_, state) = status_of_brain(brain)
@@ -87,6 +88,20 @@ def test_what_is_missing_of_an_evaluation_is_made_and_no_more(evaluated, isosr, 
     parameters = Volume(brain.trust_map).require_own().history[-1].parameters
     assert parameters["source_id"] == "another"
     assert _require_the_maps_figures(brain).ended > first.ended
+
+
+def _require_kept_figures_without_what_they_are_of(brain, isosr, path, capsys):
+    """Take the converted volume away to save disk, and damage the map."""
+    kept = brain.evaluation.read_bytes()
+    metadata = brain.trust_map / "zarr.json"
+    for moved in (brain.store, metadata):
+        aside = moved.rename(moved.with_name("aside"))
+        assert isosr("run", path, "--step", "evaluate") == 0
+        told = " ".join(capsys.readouterr().err.split())
+        assert "is not looked at again" in told
+        assert "complete already" in told
+        assert brain.evaluation.read_bytes() == kept
+        aside.rename(moved)
 
 
 def _require_the_maps_figures(brain):

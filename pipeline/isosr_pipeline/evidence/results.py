@@ -320,7 +320,8 @@ class Evaluation(Result):
     reference_channel : int or None
         The channel of the reference; None without one, or where an earlier version measured.
     trust : TrustFigures or None
-        What the trust map of this restoration comes to; None where none lies beside the volume.
+        What the trust map of this restoration comes to; None where none lies beside the volume, or
+        none that is finished.
     measuring : Measuring or None
         None where an earlier version measured.
     """

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from pydantic import ValidationError
 
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.evidence.distribution import Result
-from isosr_pipeline.restoring.parts import complete_volume
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.trust.beside import map_beside, mismatch
+from isosr_pipeline.trust.summary import ChannelTrust, TrustSummary, WorstPlace
 
 
 class TrustPlace(Result):
@@ -114,44 +111,67 @@ def trusted(made: Volume, measured: Volume) -> TrustFigures | None:
     Returns
     -------
     TrustFigures or None
-        None where there is no map, or where it can't be read, is not complete, does not say what
-        it comes to, or is of another restoration.
+        None where there is no map, or where it is not finished, is of another restoration, or was
+        made by another program.
+
+    Raises
+    ------
+    InputError
+        When there is one that can't be read, has lost files, or does not say what it comes to.
     """
     path = map_beside(made.path)
     if not path.exists():
         return None
-    try:
-        found = complete_volume(path)
-        own = None if mismatch(found, made, measured) else found.attributes
-        figures = own.history[-1].figures if own and own.history else {}
-        return TrustFigures.model_validate(_named(str(path), figures))
-    except (InputError, ValidationError, KeyError, TypeError):
+    found = Volume(path.absolute())
+    own = found.attributes
+    if own is None or not own.complete or mismatch(found, made, measured):
         return None
+    if not own.history or own.history[-1].step != "trust":
+        return None
+    found.require_complete()
+    try:
+        summary = TrustSummary.model_validate(own.history[-1].figures)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{path} does not say what it comes to, as other versions may have written it "
+            f"({where}: {first['msg']}); make it again: isosr-pipeline trust {measured.path} "
+            f"{made.path} MODEL --overwrite"
+        ) from error
+    return TrustFigures(
+        map=str(path),
+        blur=summary.blur,
+        cell_voxels=summary.cell,
+        threshold_sd=summary.threshold,
+        tolerance_share=summary.tolerance,
+        channels=tuple(map(_channel, summary.channels)),
+        worst=tuple(map(_place, summary.worst)),
+    )
 
 
-def _named(path: str, figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Give figures of a map's history the names that tell their units."""
-    renamed = {"signal": "signal_cells", "spread": "spread_sd"}
-    shares = ("flagged", "flagged_signal", "invented", "missing")
-    renamed |= {name: f"{name}_share" for name in shares}
-    return {
-        "map": path,
-        "blur": figures["blur"],
-        "cell_voxels": figures["cell"],
-        "threshold_sd": figures["threshold"],
-        "tolerance_share": figures["tolerance"],
-        "channels": [
-            {renamed.get(name, name): value for name, value in channel.items()}
-            for channel in figures["channels"]
-        ],
-        "worst": [
-            {
-                "channel": place["channel"],
-                "score_sd": place["score"],
-                "voxel": place["voxel"],
-                "position_um": place["um"],
-                "grid_voxel": place.get("grid"),
-            }
-            for place in figures["worst"]
-        ],
-    }
+def _channel(found: ChannelTrust) -> TrustChannel:
+    return TrustChannel(
+        channel=found.channel,
+        cells=found.cells,
+        signal_cells=found.signal,
+        flagged_share=found.flagged,
+        flagged_signal_share=found.flagged_signal,
+        invented_share=found.invented,
+        missing_share=found.missing,
+        spread_sd=found.spread,
+        gain=found.gain,
+        offset=found.offset,
+        noise_gain=found.noise_gain,
+        noise_floor=found.noise_floor,
+    )
+
+
+def _place(found: WorstPlace) -> TrustPlace:
+    return TrustPlace(
+        channel=found.channel,
+        score_sd=found.score,
+        voxel=found.voxel,
+        position_um=found.um,
+        grid_voxel=found.grid,
+    )

@@ -38,24 +38,8 @@ def cautions(evaluation: Evaluation) -> list[str]:
         *_intensities(evaluation),
         *_reference(evaluation),
         *_places(evaluation),
+        *_unexplained(evaluation),
     ]
-
-
-def unexplained(channel: object, flagged: float) -> Iterator[str]:
-    """Yield a warning where the restored volume does not explain much of the measured one.
-
-    Parameters
-    ----------
-    channel : int
-        As the trust map names it.
-    flagged : float
-        Share of its cells with signal that are flagged.
-    """
-    if flagged > FLAGGED:
-        yield (
-            f"The restored volume does not explain {flagged:.1%} of the cells with signal in "
-            f"channel {channel}: look at the trust map and its worst places."
-        )
 
 
 def _axial(evaluation: Evaluation) -> Iterator[str]:
@@ -164,6 +148,15 @@ def _places(evaluation: Evaluation) -> Iterator[str]:
             "Figures are of places that are spread evenly, since it could not be told where the "
             "volume shows something: they may be of background."
         )
+
+
+def _unexplained(evaluation: Evaluation) -> Iterator[str]:
+    for one in evaluation.trust.channels if evaluation.trust else ():
+        if one.flagged_signal_share > FLAGGED:
+            yield (
+                f"The restored volume does not explain {one.flagged_signal_share:.1%} of the cells "
+                f"with signal in channel {one.channel}: look at the trust map and its worst places."
+            )
 
 
 def _curves(figures: Figures) -> dict[str, ShellCorrelation]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -12,7 +12,7 @@ from isosr_pipeline.errors import InputError
 from isosr_pipeline.evidence.distribution import Result
 from isosr_pipeline.evidence.key_figures import key_figures
 from isosr_pipeline.evidence.results import Evaluation
-from isosr_pipeline.reporting.cautions import cautions, unexplained
+from isosr_pipeline.reporting.cautions import cautions
 from isosr_pipeline.reporting.pair import open_pair
 from isosr_pipeline.reporting.pictures import grey, png
 from isosr_pipeline.reporting.planes import coarse_levels, common_limits, projections
@@ -68,7 +68,7 @@ def overview(name: str, brain: Brain) -> Overview:
         name=name,
         report=brain.report if brain.report.is_file() else None,
         figures={one.name: (one.before, one.after) for one in key_figures(found)},
-        cautions=(*cautions(found), *_unexplained(found)),
+        cautions=tuple(cautions(found)),
         thumbnails=tuple(_thumbnails(brain, found.settings.channel)),
     )
 
@@ -76,11 +76,6 @@ def overview(name: str, brain: Brain) -> Overview:
 def common_figures(brains: Sequence[Overview]) -> list[str]:
     """Return the names of the figures that any of some brains has, in the order of the first."""
     return list(dict.fromkeys(name for brain in brains for name in brain.figures))
-
-
-def _unexplained(found: Evaluation) -> Iterator[str]:
-    for one in found.trust.channels if found.trust else ():
-        yield from unexplained(one.channel, one.flagged_signal_share)
 
 
 def _thumbnails(brain: Brain, channel: int) -> list[str]:

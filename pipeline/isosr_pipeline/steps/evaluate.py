@@ -39,7 +39,7 @@ from isosr_pipeline.evidence.spots import (
     compare_spots,
 )
 from isosr_pipeline.evidence.summing_up import counts_of, drift_of, figures_of, rois_of, seams_of
-from isosr_pipeline.evidence.trusted import trusted
+from isosr_pipeline.evidence.trusted import TrustFigures, trusted
 from isosr_pipeline.geometry import Box, Zyx, blocks
 from isosr_pipeline.isotropic import IsotropicView, Part
 from isosr_pipeline.measuring import ReopenedVolume, Value, measure
@@ -78,7 +78,8 @@ def evaluate(
     Raises
     ------
     InputError
-        When the volumes don't lie on the same grid, or there is no such channel.
+        When the volumes don't lie on the same grid, there is no such channel, or the trust map
+        beside the restored one is damaged.
     WorkFailedError
         When a block could not be read or measured.
     InterruptedRunError
@@ -86,8 +87,10 @@ def evaluate(
     """
     reporter = reporter or SilentReporter()
     pair = _opened(store, restored, settings)
+    before, after = pair.sides
+    trust = trusted(after.volume, before.volume)
     with open_client() as client:
-        return _Measuring(pair, settings, client, reporter).evaluation()
+        return _Measuring(pair, settings, trust, client, reporter).evaluation()
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ class _Measuring:
 
     pair: _Pair
     settings: EvaluateSettings
+    trust: TrustFigures | None
     client: Client
     reporter: Reporter
 
@@ -198,7 +202,7 @@ class _Measuring:
             seams=seams_of(history, self.settings.channel),
             reference_channel=None if reference is None else reference.channel,
             spots=self._spots(cubes) if self.settings.spots and cubes else None,
-            trust=trusted(after.volume, before.volume),
+            trust=self.trust,
             measuring=Measuring(
                 ended=datetime.now(UTC), versions=versions(), command=tuple(sys.argv[1:])
             ),

@@ -12,7 +12,7 @@ from isosr_pipeline.errors import InputError
 from isosr_pipeline.evidence.key_figures import key_figures, untold
 from isosr_pipeline.evidence.results import Evaluation
 from isosr_pipeline.geometry import Zyx
-from isosr_pipeline.reporting.cautions import cautions, unexplained
+from isosr_pipeline.reporting.cautions import cautions
 from isosr_pipeline.reporting.charts import ChartSection, chart_sections
 from isosr_pipeline.reporting.checks import checks
 from isosr_pipeline.reporting.history import day_and_time, steps_of
@@ -90,37 +90,52 @@ def write_report(
     OutputPathError
         When the report can't be written.
     """
-    store, restored = Path(evaluation.store), Path(evaluation.restored)
     channel = evaluation.settings.channel
-    pair = open_pair(store, restored, channel)
+    pair = open_pair(Path(evaluation.store), Path(evaluation.restored), channel)
     made_by = _model(pair, model)
-    notes = [f"{why[0].upper()}{why[1:]}." for why in untold(evaluation)]
-    if evaluation.before.against_reference is None:
-        notes.append(_NO_REFERENCE)
     trust, why = _trust(pair, made_by, no_trust)
     checked = checks(evaluation, trust, why)
     content = render(
         "report.html",
-        title=f"Restoration of {_name(restored)}",
+        title=f"Restoration of {_name(pair.made.path)}",
         evaluation=evaluation,
         key_figures=key_figures(evaluation),
-        cautions=[*cautions(evaluation), *_trust_cautions(trust)],
+        cautions=cautions(evaluation),
         checks=checked,
         known=", ".join(one.name for one in checked if one.found),
-        pictures=list(_pictures(pair, trust, notes)),
-        trust=trust,
-        no_trust=why,
-        trust_rows=_trust_rows(trust),
-        worst=_worst_places(trust),
-        worst_pictures=_worst_pictures(pair, trust, channel),
-        sections=list(_sections(evaluation, pair, made_by, notes)),
         steps=list(steps_of(pair, evaluation, made_by)),
         drawn=day_and_time(time.time()),
         program=versions()["isosr-pipeline"],
-        # The list is filled by what comes before it.
-        notes=notes,
+        no_trust=why,
+        **_of_map(pair, trust, channel),
+        **_drawn(evaluation, pair, made_by, trust),
     )
     write_page(path, content)
+
+
+def _of_map(pair: Pair, trust: TrustMap | None, channel: int) -> dict[str, Any]:
+    """Return what the page shows of the trust map alone."""
+    return {
+        "trust": trust,
+        "trust_rows": _trust_rows(trust),
+        "worst": _worst_places(trust),
+        "worst_pictures": _worst_pictures(pair, trust, channel),
+    }
+
+
+def _drawn(
+    evaluation: Evaluation, pair: Pair, model: Path | None, trust: TrustMap | None
+) -> dict[str, Any]:
+    """Draw pictures and charts, and note what is not there."""
+    notes = [f"{why[0].upper()}{why[1:]}." for why in untold(evaluation)]
+    if evaluation.before.against_reference is None:
+        notes.append(_NO_REFERENCE)
+    return {
+        "pictures": list(_pictures(pair, trust, notes)),
+        "sections": list(_sections(evaluation, pair, model, notes)),
+        # The list is filled by what comes before it.
+        "notes": notes,
+    }
 
 
 class _Pictures(NamedTuple):
@@ -275,10 +290,3 @@ def _worst_pictures(pair: Pair, trust: TrustMap | None, channel: int) -> _Pictur
 
 def _figure(value: object) -> float | None:
     return value if isinstance(value, int | float) else None
-
-
-def _trust_cautions(trust: TrustMap | None) -> Iterator[str]:
-    for one in trust.channels if trust else []:
-        flagged = _figure(one.get("flagged_signal"))
-        if flagged is not None:
-            yield from unexplained(one.get("channel"), flagged)

@@ -16,9 +16,9 @@ from isosr_models.model_folder import write_durably
 from isosr_pipeline.blur.deconvolution import given_psf
 from isosr_pipeline.brain import Brain
 from isosr_pipeline.clusters import TASKS_AT_ONCE, cluster_for, tag_of
-from isosr_pipeline.errors import MissingInputError, NoTrustMapError, UnknownBlurError
+from isosr_pipeline.errors import InputError, MissingInputError, NoTrustMapError, UnknownBlurError
 from isosr_pipeline.evidence.results import Evaluation
-from isosr_pipeline.evidence.trusted import trusted
+from isosr_pipeline.evidence.trusted import TrustFigures, trusted
 from isosr_pipeline.leading import leading
 from isosr_pipeline.progress import Reporter, SilentReporter
 from isosr_pipeline.restoring.intended import architecture_of
@@ -204,8 +204,7 @@ def _evaluate(brain: Brain, reporter: Reporter) -> Evaluation:
     found = _measured(brain)
     if found is not None and not missing_results(brain) and not is_blur_given_since(brain):
         reporter.say(f"{brain.evaluation} is complete already: {found.restored} was measured")
-        # A map may have been made by hand since, or by a version that did not add it.
-        told = _with_trust(brain, found)
+        told = _with_map_since(brain, found, reporter)
         if told is not found:
             write_report(told, brain.report, model=brain.trained_model)
         return told
@@ -254,8 +253,27 @@ def _map_trust(brain: Brain, settings: TrustSettings, reporter: Reporter) -> NoT
 
 
 def _with_trust(brain: Brain, figures: Evaluation) -> Evaluation:
-    """Add what the trust map comes to, which is made after the figures are kept."""
-    trust = trusted(Volume(brain.restored), Volume(brain.store))
+    """Tell what the trust map comes to, which is made after the figures are kept."""
+    return _with(brain, figures, trusted(Volume(brain.restored), Volume(brain.store)))
+
+
+def _with_map_since(brain: Brain, figures: Evaluation, reporter: Reporter) -> Evaluation:
+    """Add what a map comes to that was made by hand since, or by a version that did not add it.
+
+    What is told already stays where the map, or a volume that it is of, is there no more or can't
+    be read for the moment.
+    """
+    try:
+        if not brain.trust_map.exists():
+            return figures
+        trust = trusted(Volume(brain.restored), Volume(brain.store))
+    except (InputError, OSError) as error:
+        reporter.say(f"what {brain.trust_map} comes to is not looked at again: {error}")
+        return figures
+    return figures if trust is None else _with(brain, figures, trust)
+
+
+def _with(brain: Brain, figures: Evaluation, trust: TrustFigures | None) -> Evaluation:
     if trust == figures.trust:
         return figures
     found = figures.model_copy(update={"trust": trust})
