@@ -10,8 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager, nullcontext
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -173,12 +172,8 @@ def _without_settings() -> Iterator[None]:
     theirs = {name: os.environ.get(name) for name in (backend, file)}
     os.environ.pop(backend, None)
     os.environ[file] = os.devnull
-    # A file in the working folder comes before all others. Only where there is one, the process
-    # leaves that folder for a moment, since its threads may open paths from there.
-    is_here = os.path.lexists("matplotlibrc")
     try:
-        with chdir(Path(os.devnull).parent) if is_here else nullcontext():
-            yield
+        yield
     finally:
         for name, value in theirs.items():
             if value is None:

@@ -16,7 +16,7 @@ from isosr_pipeline.reporting.curves import Chart, Curve, histogram
 _CODE = """
 import os
 from isosr_pipeline.reporting.curves import Chart, Curve
-theirs = lambda: (os.getcwd(), os.environ["MPLBACKEND"], os.environ["MATPLOTLIBRC"])
+theirs = lambda: (os.environ["MPLBACKEND"], os.environ["MATPLOTLIBRC"])
 before = theirs()
 print(Chart("t", "x", "y", [Curve("a", [0, 1], [1, 5000], "#777777")], log_y=True).svg("n"))
 assert theirs() == before
@@ -92,10 +92,10 @@ def test_a_title_may_be_any_name_of_a_file(title, caplog):
 
 
 def test_neither_settings_nor_a_home_are_needed(tmp_path):
+    settings = b"axes.facecolor: red\nfont.size: 30\n"
+    (tmp_path / "matplotlibrc").write_bytes(settings)
     # The last byte is no text.
-    settings = b"axes.facecolor: red\nfont.size: 30\n# \xe9\n"
-    for path in (tmp_path / "matplotlibrc", tmp_path / "own"):
-        path.write_bytes(settings)
+    (tmp_path / "own").write_bytes(settings + b"# \xe9\n")
     hidden = {"MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "DISPLAY"}
     environment = {k: v for k, v in os.environ.items() if k not in hidden}
     environment |= {"MPLBACKEND": "module://a_notebook.its_backend", "TMPDIR": str(tmp_path)}
