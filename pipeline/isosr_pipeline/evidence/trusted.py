@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
-from isosr_pipeline.errors import InputError
 from isosr_pipeline.evidence.distribution import Result
 from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.trust.beside import map_beside, mismatch
-from isosr_pipeline.trust.summary import ChannelTrust, TrustSummary, WorstPlace
+from isosr_pipeline.trust.summary import ChannelTrust, WorstPlace, read_summary
 
 
 class TrustPlace(Result):
@@ -129,16 +126,7 @@ def trusted(made: Volume, measured: Volume) -> TrustFigures | None:
     if not own.history or own.history[-1].step != "trust":
         return None
     found.require_complete()
-    try:
-        summary = TrustSummary.model_validate(own.history[-1].figures)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(
-            f"{path} does not say what it comes to, as other versions may have written it "
-            f"({where}: {first['msg']}); make it again: isosr-pipeline trust {measured.path} "
-            f"{made.path} MODEL --overwrite"
-        ) from error
+    summary = read_summary(found)
     return TrustFigures(
         map=str(path),
         blur=summary.blur,

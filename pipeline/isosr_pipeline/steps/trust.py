@@ -24,7 +24,7 @@ from isosr_pipeline.trust.evidence import Terms
 from isosr_pipeline.trust.matching import match
 from isosr_pipeline.trust.prepared import TrustPlan, plan_trust
 from isosr_pipeline.trust.regions import ComparePlace, TrustRegion
-from isosr_pipeline.trust.summary import Tally, TrustSummary
+from isosr_pipeline.trust.summary import Tally, TrustSummary, read_summary
 
 _LABEL = "trust"
 _SEED = 0
@@ -76,7 +76,7 @@ def trust(
     refuse_overlap(out, [plan.measured.path, plan.restored.path, *models])
     if check_output(out, plan.history, if_exists) == "finished":
         reporter.say(f"{out} is complete already")
-        return TrustSummary.model_validate(Volume(out).require_own().history[-1].figures)
+        return read_summary(Volume(out))
     # The lock is given back last, when no worker of this machine writes any more.
     with ExitStack() as lock, open_client() as client:
         blur, outline = plan.reblurring.blur, plan.outline

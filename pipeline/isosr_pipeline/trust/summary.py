@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Zyx
 from isosr_pipeline.store.intensity import Histogram
 from isosr_pipeline.store.volume import Volume
@@ -130,6 +131,31 @@ class NoTrustMap(_Found):
     restored: str
     reason: str
     blur_unknown: bool = True
+
+
+def read_summary(trust: Volume) -> TrustSummary:
+    """Return what a map that is complete comes to, as its history says it.
+
+    Parameters
+    ----------
+    trust : Volume
+        The map.
+
+    Raises
+    ------
+    InputError
+        When another program wrote it, or a version that says other things.
+    """
+    try:
+        return TrustSummary.model_validate(trust.require_own().history[-1].figures)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{trust.path} does not say what it comes to, as other versions may have written it "
+            f"({where}: {first['msg']}); make it again: isosr-pipeline trust STORE RESTORED MODEL "
+            "--overwrite"
+        ) from error
 
 
 class Tally:
