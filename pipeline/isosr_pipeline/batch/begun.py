@@ -57,7 +57,8 @@ def differences(given: Chain, begun: Chain) -> list[str]:
         given.entry.brain, given.terms.site, begun.entry.brain, begun.terms.site
     )
     if given.terms.index != begun.terms.index:
-        changed.append(f"index (now {given.terms.index}, and {begun.terms.index} then)")
+        now, then = given.terms.index or "none", begun.terms.index or "none"
+        changed.append(f"index (now {now}, and {then} then)")
     workers = workers_of(given.entry.brain, given.terms)
     if workers is not None and workers != begun.terms.workers:
         before = begun.terms.workers or "those of the site file"

@@ -11,13 +11,13 @@ from urllib.parse import quote
 
 from isosr_cluster.slurm.commands import Job
 from isosr_pipeline.batch.entries import Entry, Unreadable
-from isosr_pipeline.batch.lines import EVALUATED
-from isosr_pipeline.batch.reporting import UNREADABLE, report_brains
+from isosr_pipeline.batch.lines import EVALUATED, open_step, steps_from, with_state
+from isosr_pipeline.batch.logs import shortened
+from isosr_pipeline.batch.reporting import UNREADABLE, JobReport, report_brains
 from isosr_pipeline.engine.output import refuse_overlap
 from isosr_pipeline.reporting.history import day_and_time
 from isosr_pipeline.reporting.overview import Overview, common_figures, overview
 from isosr_pipeline.reporting.page import check_page, render, write_page
-from isosr_pipeline.steps.status import missing_results
 
 
 def write_index(
@@ -100,18 +100,18 @@ def _looked_at(entry: Entry | Unreadable, jobs: Mapping[int, Job]) -> Overview:
     if isinstance(entry, Unreadable):
         return Overview(name=entry.label, state=UNREADABLE, why=entry.problem)
     found = overview(entry.name, entry.brain)
-    job = next((one.job for one in told.steps if one.step == told.step), None)
     if told.state == UNREADABLE:
-        state, why = UNREADABLE, told.problem or ""
-    elif told.step is None:
-        state, why = EVALUATED, ""
-    elif job is not None:
-        state, why = f"{told.step} {job.state}", job.error or job.reason
-    elif found.figures and entry.brain.evaluation not in missing_results(entry.brain):
-        state, why = EVALUATED, ""
-    else:
-        state, why = f"{told.step} {told.state}", ""
-    return found.model_copy(update={"state": state, "why": found.why or why})
+        why = found.why or told.problem
+        return found.model_copy(update={"state": UNREADABLE, "why": why})
+    step = open_step(told.steps, found)
+    left = [one for one in told.steps if one.step in steps_from(step)]
+    jobs = [(one.step, one.job) for one in left if one.job]
+    of_jobs = [(name, job.state, _why(job)) for name, job in jobs]
+    return with_state(found, step, of_jobs, f"{step} {left[0].state}" if left else "")
+
+
+def _why(job: JobReport) -> str:
+    return shortened(job.error, job.log) if job.error else job.reason
 
 
 def _relative(report: Path | None, index: Path) -> str:

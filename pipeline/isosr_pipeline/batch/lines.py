@@ -6,7 +6,7 @@ since then is told from the files of its jobs, without SLURM and without its vol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from isosr_models.errors import ModelError
 from isosr_pipeline.batch.entries import Entry
 from isosr_pipeline.batch.freezing import JOBS_FOLDER
-from isosr_pipeline.batch.logs import ending, last_error
+from isosr_pipeline.batch.logs import ending, last_error, shortened
 from isosr_pipeline.batch.records import JobRecord, read_record
 from isosr_pipeline.batch.reporting import UNREADABLE
 from isosr_pipeline.errors import InputError
@@ -23,12 +23,13 @@ from isosr_pipeline.evidence.distribution import Result
 from isosr_pipeline.paths import make_folder, replacing
 from isosr_pipeline.reporting.overview import Overview, overview
 from isosr_pipeline.steps.run import STEPS, Step
-from isosr_pipeline.steps.status import missing_results, status_of_brain
+from isosr_pipeline.steps.status import StepStatus, status_of_brain
 
 EVALUATED = "evaluated"
 """State of a brain all of whose results are there."""
 
 GONE = "gone"
+"""State of a brain whose output is not there."""
 
 
 class Line(Result):
@@ -89,7 +90,7 @@ def write_line(entry: Entry, cancelled: Sequence[int] = ()) -> None:
     found = overview(entry.name, entry.brain)
     step: Step | None = None
     try:
-        step = _first_incomplete(entry)
+        step = open_step(status_of_brain(entry.brain), found)
     except (InputError, ModelError, OSError) as error:
         found = found.model_copy(update={"state": UNREADABLE, "why": str(error)})
     known = set(earlier.cancelled if earlier else ())
@@ -100,16 +101,17 @@ def write_line(entry: Entry, cancelled: Sequence[int] = ()) -> None:
 
 
 def is_current(entry: Entry) -> bool:
-    """Tell whether the line of a brain is there, and younger than its results.
+    """Tell whether the line of a brain is there, whole, and younger than its results.
 
     Parameters
     ----------
     entry : Entry
     """
-    try:
-        written = line_path(entry.brain.output).stat().st_mtime
-    except OSError:
+    line = read_line(entry.brain.output)
+    # What could not be read then may be readable by now.
+    if line is None or line.overview.state or line.overview.why:
         return False
+    written = line_path(entry.brain.output).stat().st_mtime
     made = [path for path in (entry.brain.evaluation, entry.brain.report) if path.is_file()]
     return all(path.stat().st_mtime <= written for path in made)
 
@@ -125,41 +127,70 @@ def standing(name: str, output: Path) -> Overview:
         The brain's folder of results.
     """
     line = read_line(output)
-    if line is None and not output.is_dir():
-        return Overview(name=name, state=GONE, why=f"{output} is not there")
-    line = line or Line(overview=Overview(name=name), step=STEPS[0])
-    found = line.overview
+    found = line.overview if line else Overview(name=name)
     if found.state:
         return found
-    if line.step is None:
-        return found.model_copy(update={"state": EVALUATED})
     try:
-        state, why = _of_jobs(line, output, line.step)
+        if line is None and not output.is_dir():
+            return Overview(name=name, state=GONE, why=f"{output} is not there")
+        return _by_jobs(line or Line(overview=found, step=STEPS[0]), output)
     except (InputError, OSError) as error:
-        state, why = UNREADABLE, str(error)
+        return found.model_copy(update={"state": UNREADABLE, "why": found.why or str(error)})
+
+
+def open_step(steps: Iterable[StepStatus], found: Overview) -> Step | None:
+    """Return the first step of a brain that is not complete; None: all are.
+
+    Parameters
+    ----------
+    steps : iterable of StepStatus
+        All, in their order.
+    found : Overview
+        Of its results.
+    """
+    states = zip(STEPS, steps, strict=True)
+    step = next((step for step, one in states if one.state != "complete"), None)
+    # Figures that came from elsewhere are as good.
+    return "evaluate" if step and found.figures else step
+
+
+def steps_from(step: Step | None) -> tuple[Step, ...]:
+    """Return a step and those after it; none for None."""
+    return STEPS[STEPS.index(step) :] if step else ()
+
+
+def with_state(
+    found: Overview, step: Step | None, jobs: Iterable[tuple[str, str, str]], otherwise: str
+) -> Overview:
+    """Say how far a brain is: evaluated where all is done, or its figures are and no job is left.
+
+    Parameters
+    ----------
+    found : Overview
+        Of its results.
+    step : str or None
+        The first that is not complete.
+    jobs : iterable of (str, str, str)
+        Step, state and why it is no further, of the jobs from that step on; no more are asked for
+        than it takes.
+    otherwise : str
+        Its state where neither jobs nor figures tell it.
+    """
+    state, why = (EVALUATED if step is None or found.figures else otherwise), ""
+    for name, told, reason in jobs:
+        if told != "done":
+            state, why = f"{name} {told}", reason
+            break
     return found.model_copy(update={"state": state, "why": found.why or why})
 
 
-def _first_incomplete(entry: Entry) -> Step | None:
-    brain = entry.brain
-    states = {one.step: one.state for one in status_of_brain(brain)}
-    step = next((step for step in STEPS if states[step] != "complete"), None)
-    # Figures that came from elsewhere are as good.
-    return "evaluate" if step and brain.evaluation not in missing_results(brain) else step
-
-
-def _of_jobs(line: Line, output: Path, step: Step) -> tuple[str, str]:
-    """Return how far the jobs are from a step on, and why they are no further."""
-    record = read_record(output)
-    steps = STEPS[STEPS.index(step) :]
-    jobs = [job for one in steps if record and (job := record.job(one))]
-    for job in jobs:
-        state, why = _of_job(job, line.cancelled)
-        if state != "done":
-            return f"{job.step} {state}", why
-    if line.overview.figures:
-        return EVALUATED, ""
-    return (f"{jobs[-1].step} done" if jobs else f"{step} not begun"), ""
+def _by_jobs(line: Line, output: Path) -> Overview:
+    left = steps_from(line.step)
+    record = read_record(output) if left else None
+    jobs = [job for step in left if record and (job := record.job(step))]
+    otherwise = f"{jobs[-1].step} done" if jobs else f"{line.step} not begun"
+    told = ((job.step, *_of_job(job, line.cancelled)) for job in jobs)
+    return with_state(line.overview, line.step, told, otherwise)
 
 
 def _of_job(job: JobRecord, cancelled: Sequence[int]) -> tuple[str, str]:
@@ -169,5 +200,6 @@ def _of_job(job: JobRecord, cancelled: Sequence[int]) -> tuple[str, str]:
     if job.id in cancelled or (told is not None and told[1] == "TERM"):
         return "cancelled", ""
     if told is not None:
-        return "failed", last_error(job.log) or f"with exit code {told[0]}; see {job.log}"
+        error = shortened(last_error(job.log) or "", job.log)
+        return "failed", error or f"with exit code {told[0]}; see {job.log}"
     return ("running" if job.log.is_file() else "waiting"), ""

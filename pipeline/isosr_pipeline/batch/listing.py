@@ -8,6 +8,7 @@ that theirs is on it already, and leave. So a hundred brains that end at once co
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from isosr_pipeline.batch.entries import Entry
 from isosr_pipeline.batch.index import refuse_results, write_lines
 from isosr_pipeline.batch.lines import standing, write_line
 from isosr_pipeline.batch.records import read_record
-from isosr_pipeline.errors import InputError, IsosrError
+from isosr_pipeline.errors import InputError, IsosrError, OutputPathError
 from isosr_pipeline.evidence.distribution import Result
 from isosr_pipeline.locking import lock
 from isosr_pipeline.paths import check_creatable, make_folder, replacing
@@ -46,6 +47,7 @@ class _List(Result):
     brains: tuple[_Listed, ...] = ()
 
     def with_brains(self, entries: Sequence[Entry]) -> _List:
+        """Return the list with brains at its end, but for those that are on it."""
         known = {one.output for one in self.brains}
         new = [_Listed(name=one.name, output=one.brain.output) for one in entries]
         return _List(brains=(*self.brains, *(one for one in new if one.output not in known)))
@@ -76,27 +78,70 @@ def find_place(entries: Sequence[Entry], given: Path | None) -> tuple[Path | Non
     """
     if given is not None:
         path = given.absolute()
-        refuse_results(entries, path)
+        _check_place(path, entries)
         check_page(path)
         return path, ""
     problems = []
     for path in _candidates(entries):
         try:
-            refuse_results(entries, path)
-            check_creatable(path, replace=True)
+            _check_place(path, entries)
+            _refuse_foreign(path)
         except InputError as error:
             problems.append(str(error))
-            continue
-        if path.exists() and not (_kept_in(path).is_dir() or is_own_page(path)):
-            problems.append(f"{path} is there, and is no page of isosr-pipeline")
-            continue
-        return path, ""
+        else:
+            return path, ""
     return None, f"no index is kept ({'; '.join(problems)}); --index says where it may lie"
+
+
+def _check_place(path: Path, entries: Sequence[Entry]) -> None:
+    """Refuse a page that can't list these brains, or that this user can't keep.
+
+    Raises
+    ------
+    InputError
+    """
+    for one in (path, *(entry.brain.output for entry in entries)):
+        if not str(one).isprintable():
+            raise InputError(
+                f"{str(one)!r} has characters that can't be printed, and no index can hold; give "
+                "another path"
+            )
+    refuse_results(entries, path)
+    check_creatable(path, replace=True)
+    kept = _kept_in(path)
+    for one in (kept, kept / _LOCK, kept / _CHANGED):
+        if os.access(one, os.F_OK) and not os.access(one, os.W_OK):
+            raise OutputPathError(
+                f"{path} is kept by somebody else: you may not write to {one}; give another path, "
+                "or have its owner let you"
+            )
+    if path.exists() and not _may_replace(path, os.geteuid()):
+        raise OutputPathError(
+            f"{path} is somebody else's, in a folder in which each may replace only what is "
+            "theirs; give another path"
+        )
+
+
+def _may_replace(path: Path, user: int) -> bool:
+    folder = path.parent.stat()
+    return not folder.st_mode & stat.S_ISVTX or user in (0, folder.st_uid, path.stat().st_uid)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse a file that is no page of this program.
+
+    Raises
+    ------
+    InputError
+    """
+    # What submit keeps was given to it, whatever file was there.
+    if path.exists() and not (_kept_in(path).is_dir() or is_own_page(path)):
+        raise InputError(f"{path} is there, and is no page of isosr-pipeline; give another path")
 
 
 def _candidates(entries: Sequence[Entry]) -> list[Path]:
     found = {_recorded(entry) for entry in entries} - {None}
-    known = [path for path in found if path is not None and path.parent.is_dir()]
+    known = [path for path in found if path is not None and os.access(path.parent, os.F_OK)]
     folders = [entry.brain.output.absolute().parent for entry in entries]
     places = [Path(os.path.commonpath(folders)) / NAME, folders[0] / NAME]
     return list(dict.fromkeys([*(known if len(known) == 1 else []), *places]))
@@ -110,7 +155,7 @@ def _recorded(entry: Entry) -> Path | None:
     return record.index if record else None
 
 
-def update(path: Path, entries: Sequence[Entry] = (), *, forget_gone: bool = False) -> None:
+def update(path: Path, entries: Sequence[Entry] = ()) -> None:
     """Look at brains again, and write the index with what is known of its others.
 
     Parameters
@@ -119,23 +164,23 @@ def update(path: Path, entries: Sequence[Entry] = (), *, forget_gone: bool = Fal
         Of the index.
     entries : sequence of Entry
         Those to look at; one that is not listed yet is added.
-    forget_gone : bool
-        Whether others whose outputs are not there any more leave the list.
 
     Raises
     ------
     InputError
-        When it can't be written, what is kept beside it can't be read, or no brain is named and
-        nothing is kept.
+        When it is no page of this program, can't be written, what is kept beside it can't be read,
+        or no brain is named and nothing is kept.
     BusyError
         When others write it for so long that this is given up.
     """
     if not entries and not (_kept_in(path) / _BRAINS).is_file():
         raise InputError(f"{path} is no index that submit keeps; name its brains, or submit them")
-    refuse_results(entries, path)
+    _check_place(path, entries)
+    check_page(path)
+    _refuse_foreign(path)
     for entry in entries:
         write_line(entry)
-    rewrite(path, entries, forget_gone=forget_gone)
+    rewrite(path, entries)
 
 
 def rewrite(path: Path, entries: Sequence[Entry] = (), *, forget_gone: bool = False) -> None:
@@ -143,12 +188,18 @@ def rewrite(path: Path, entries: Sequence[Entry] = (), *, forget_gone: bool = Fa
 
     Parameters
     ----------
-    path, entries, forget_gone
-        See `update`; no brain is looked at.
+    path : Path
+        Of the index.
+    entries : sequence of Entry
+        Those that are not listed yet are added.
+    forget_gone : bool
+        Whether others whose outputs were removed leave the list.
 
     Raises
     ------
-    InputError, BusyError
+    InputError
+        When it can't be written, or what is kept beside it can't be read.
+    BusyError
         See `update`.
     """
     kept = _kept_in(path)
@@ -158,7 +209,7 @@ def rewrite(path: Path, entries: Sequence[Entry] = (), *, forget_gone: bool = Fa
     with (kept / _LOCK).open("ab") as file:
         busy = f"{path}: others write this index now; what changed is on it when they do so next"
         lock(file, path, busy, _SECONDS_TO_WAIT)
-        brains = _listed(path, entries, forget_gone)
+        brains = _keep_list(path, entries, forget_gone)
         if not changed.exists():
             return
         # Before the lines are read: what changes later is marked, and written, again.
@@ -215,7 +266,7 @@ def _kept_in(path: Path) -> Path:
     return path.with_name(f".{path.name}.brains")
 
 
-def _listed(path: Path, entries: Sequence[Entry], forget_gone: bool) -> _List:
+def _keep_list(path: Path, entries: Sequence[Entry], forget_gone: bool) -> _List:
     """Return the brains of a page, those that are new with them, and keep that."""
     file = _kept_in(path) / _BRAINS
     try:
@@ -229,7 +280,7 @@ def _listed(path: Path, entries: Sequence[Entry], forget_gone: bool) -> _List:
         ) from error
     found = known
     if forget_gone:
-        found = _List(brains=tuple(one for one in known.brains if one.output.is_dir()))
+        found = _List(brains=tuple(one for one in known.brains if not _is_gone(one.output)))
     found = found.with_brains(entries)
     if found != known:
         with replacing(file) as partial:
@@ -237,6 +288,11 @@ def _listed(path: Path, entries: Sequence[Entry], forget_gone: bool) -> _List:
         # Who has just written the page may not have known of them.
         file.with_name(_CHANGED).touch()
     return found
+
+
+def _is_gone(output: Path) -> bool:
+    # Where the folder around it is not there either, a mount may be away just now.
+    return os.access(output.parent, os.X_OK) and not os.access(output, os.F_OK)
 
 
 def _standings(found: _List) -> list[Overview]:

@@ -10,6 +10,8 @@ from isosr_cluster.slurm.scripts import BEGINS, exit_file
 _READ = 2**16
 _MESSAGE = "isosr-pipeline: "
 _LAST_LINES = 5
+_SHOWN = 20
+_WIDTH = 400
 
 
 def last_error(log: Path) -> str | None:
@@ -34,6 +36,21 @@ def last_error(log: Path) -> str | None:
         told = [line for line in lines[begun[-1] :] if line]
         return "\n".join(told).removeprefix(_MESSAGE)
     return "\n".join([line for line in lines[1:] if line][-_LAST_LINES:]) or None
+
+
+def shortened(error: str, log: Path) -> str:
+    """Return the first and last lines of a message, and where the others are.
+
+    Parameters
+    ----------
+    error : str
+    log : Path
+        That it is from.
+    """
+    lines = [line if len(line) <= _WIDTH else f"{line[:_WIDTH]}…" for line in error.splitlines()]
+    if (left := len(lines) - 2 * _SHOWN) > 0:
+        lines[_SHOWN:-_SHOWN] = [f"… {left} more lines are in {log}"]
+    return "\n".join(lines)
 
 
 def ending(log: Path) -> tuple[int, str] | None:

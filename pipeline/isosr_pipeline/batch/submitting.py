@@ -27,8 +27,8 @@ from isosr_pipeline.batch.checking import check_at_slurm, check_chains
 from isosr_pipeline.batch.entries import Entry
 from isosr_pipeline.batch.freezing import freeze
 from isosr_pipeline.batch.lanes import Lanes
-from isosr_pipeline.batch.lines import is_current
-from isosr_pipeline.batch.listing import rewrite, telling, update
+from isosr_pipeline.batch.lines import is_current, write_line
+from isosr_pipeline.batch.listing import rewrite, telling
 from isosr_pipeline.batch.records import (
     ChainRecord,
     JobRecord,
@@ -75,7 +75,7 @@ def submit_batch(
         check_at_slurm(chains)
         lanes = Lanes(max_brains, chains_of(jobs))
         count = 0
-        with _listed(chains, terms.index, say):
+        with _on_page(chains, terms.index, say):
             for entry in entries:
                 with locked(entry.brain.output):
                     count += _submit(entry, terms, lanes, say)
@@ -117,7 +117,7 @@ def planned_scripts(
 
 
 @contextmanager
-def _listed(chains: Sequence[Chain], index: Path | None, say: Say) -> Iterator[None]:
+def _on_page(chains: Sequence[Chain], index: Path | None, say: Say) -> Iterator[None]:
     """List the brains on their page before their jobs do so, and write it when all are submitted.
 
     Lines of brains in flight are left to their jobs, and those that are younger than their results
@@ -126,18 +126,18 @@ def _listed(chains: Sequence[Chain], index: Path | None, say: Say) -> Iterator[N
     if index is None:
         yield
         return
-    looked_at = [
-        chain.entry
-        for chain in chains
-        if not (is_current(chain.entry) and (chain.live or not chain.left))
-    ]
+    entries = [chain.entry for chain in chains]
     with telling(index, say):
-        update(index, looked_at, forget_gone=True)
+        for chain in chains:
+            if not (is_current(chain.entry) and (chain.live or not chain.left)):
+                write_line(chain.entry)
+        rewrite(index, entries, forget_gone=True)
     try:
         yield
     finally:
         with telling(index, say):
-            rewrite(index, [chain.entry for chain in chains])
+            rewrite(index, entries)
+            say(f"index: {index}")
 
 
 def _submit(entry: Entry, terms: Terms, lanes: Lanes, say: Say) -> int:
@@ -145,16 +145,16 @@ def _submit(entry: Entry, terms: Terms, lanes: Lanes, say: Say) -> int:
     known = commands.find_jobs()
     given = look(entry, terms, known.values())
     chain = as_begun(given)
+    if changed := differences(given, chain):
+        say(
+            f"{entry.name}: stays as its jobs in flight were submitted; what differs now does not "
+            f"count: {', '.join(changed)}; cancel the brain first to have that"
+        )
     if not chain.missing:
         say(f"{entry.name}: {_why_none(chain)}")
         return 0
     if done := [step for step in STEPS if step not in chain.left]:
         say(f"{entry.name}: {', '.join(done)} {'is' if len(done) == 1 else 'are'} complete")
-    if changed := differences(given, chain):
-        say(
-            f"{entry.name}: is completed as its jobs in flight were submitted; what differs now "
-            f"does not count: {', '.join(changed)}; cancel the brain first to have that"
-        )
     record = _begin(chain)
     first = previous = str(chain.live[chain.last_live].id) if chain.live else None
     for step in chain.missing:

@@ -56,7 +56,7 @@ def command(
     Nothing is submitted unless all brains can be read and SLURM would take their jobs. What the
     jobs read is copied to jobs/ in the output of the brain, and they log to logs/. A page lists the
     brains of the batch, with figures or what went wrong; it is written now, and by the last job of
-    each brain, or the one that fails.
+    each brain, or the one that fails; what SLURM ends before it can tell stays there as it was.
     """
     from isosr_pipeline.batch.chains import Terms
     from isosr_pipeline.batch.entries import read_entries
@@ -69,9 +69,11 @@ def command(
     place, remark = find_place(entries, index)
     terms = Terms(site, site_file, workers, index=place)
     if dry_run:
+        click.echo(f"# index: {place}" if place else f"# {remark}")
         for entry, step, script in planned_scripts(entries, terms, max_brains=max_brains):
             click.echo(f"# {entry.name}, {step}: {entry.label}\n{script}")
         return
     count = submit_batch(entries, terms, click.echo, max_brains=max_brains)
     click.echo(f"{count} jobs submitted")
-    click.echo(f"index: {place}" if place else remark)
+    if remark:
+        click.echo(remark)

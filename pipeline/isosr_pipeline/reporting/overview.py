@@ -16,6 +16,7 @@ from isosr_pipeline.reporting.cautions import cautions
 from isosr_pipeline.reporting.pair import open_pair
 from isosr_pipeline.reporting.pictures import grey, png
 from isosr_pipeline.reporting.planes import coarse_levels, common_limits, projections
+from isosr_pipeline.steps.status import missing_results
 
 MOST_VOXELS = 1 << 20
 """Voxels of a level of which thumbnails are made, at the most."""
@@ -57,9 +58,10 @@ def overview(name: str, brain: Brain) -> Overview:
     name : str
     brain : Brain
     """
-    if not brain.evaluation.is_file():
-        return Overview(name=name)
     try:
+        # Those of an earlier run are not of what is there now.
+        if brain.evaluation in missing_results(brain):
+            return Overview(name=name)
         found = Evaluation.model_validate_json(brain.evaluation.read_bytes())
     except (ValidationError, OSError) as error:
         reason = str(error).splitlines()[0]
