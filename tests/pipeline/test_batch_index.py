@@ -137,9 +137,10 @@ def test_submit_makes_the_page_and_keeps_it_through_later_ones(
     page = tmp_path / "out" / "index.html"
     assert isosr("submit", *files, "--site", site, "--dry-run") == 0
     dry = capsys.readouterr().out
+    assert dry.startswith(f"# index: {page}\n")
     assert not page.parent.exists()
     assert isosr("submit", *files, "--site", site) == 0
-    assert f"12 jobs submitted\nindex: {page}\n" in capsys.readouterr().out
+    assert f"index: {page}\n12 jobs submitted\n" in capsys.readouterr().out
     assert shown(page) == dict.fromkeys("abc", ("convert waiting", ""))
     # Scripts are as they were shown, but for the numbers of jobs.
     for script in taken:
@@ -166,7 +167,9 @@ def test_a_page_that_cannot_be_written_stops_no_brain(isosr, taken, entry, site,
     kept.parent.mkdir()
     kept.touch()
     assert isosr("submit", file, "--site", site) == 0
-    assert "out/index.html is not written now" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "out/index.html is not written now" in said
+    assert f"index: {tmp_path}" not in said
     assert len(taken) == 4
     # One that was asked for and can't be is refused before anything is submitted.
     wrong = tmp_path / "out" / "a" / "report.html"
@@ -188,9 +191,155 @@ def test_the_page_lies_in_the_folder_of_all_outputs(entry, tmp_path):
     assert place is None
     assert "is no page of isosr-pipeline" in remark
     assert find_place(brains, tmp_path / "other.html") == (tmp_path / "other.html", "")
+    # Nor is what can't be read looked into.
     page.unlink()
+    page.mkdir()
+    assert "Is a directory" in find_place(brains, None)[1]
+    page.rmdir()
     update(page, brains[:1])
     assert find_place(brains, None) == (page, "")
+
+
+def test_a_page_that_somebody_else_keeps_is_left_to_them(entry, tmp_path, monkeypatch):
+    brains = [entry("a")]
+    page = tmp_path / "out" / "index.html"
+    page.parent.mkdir()
+    update(page, brains)
+    with monkeypatch.context() as patch:
+        access = os.access
+        own = page.with_name(".index.html.brains") / "lock"
+        patch.setattr(os, "access", lambda p, mode: access(p, mode) and (p, mode) != (own, os.W_OK))
+        place, remark = find_place(brains, None)
+        assert place is None
+        assert f"is kept by somebody else: you may not write to {own}" in remark
+        with pytest.raises(InputError, match="is kept by somebody else"):
+            find_place(brains, page)
+    page.parent.chmod(0o1777)
+    monkeypatch.setattr(os, "geteuid", lambda: page.stat().st_uid + 1)
+    assert "may replace only what is theirs" in find_place(brains, None)[1]
+    page.parent.chmod(0o777)
+    assert find_place(brains, None) == (page, "")
+
+
+def test_no_index_holds_paths_that_cannot_be_printed(entry, tmp_path):
+    found = entry("a")
+    output = tmp_path / "out\udcff" / "a"
+    odd = Entry(found.label, found.brain.model_copy(update={"output": output}))
+    place, remark = find_place([odd], None)
+    assert place is None
+    assert "can't be printed" in remark
+    assert remark.isprintable()
+    with pytest.raises(InputError, match="can't be printed"):
+        update(tmp_path / "index.html", [odd])
+
+
+def test_an_update_replaces_pages_of_this_program_alone(entry, tmp_path):
+    brain = entry("a")
+    for name, content, problem in (
+        ("notes.txt", "notes", "a page is written as .html"),
+        ("a.yaml", None, "a page is written as .html"),
+        ("home.html", "<title>my home page</title>", "is no page of isosr-pipeline"),
+    ):
+        path = tmp_path / name
+        if content:
+            path.write_text(content)
+        before = path.read_bytes()
+        with pytest.raises(InputError, match=problem):
+            update(path, [brain])
+        assert path.read_bytes() == before
+    with pytest.raises(InputError, match="make it first"):
+        update(tmp_path / "new" / "folder" / "index.html", [brain])
+    assert not (tmp_path / "new").exists()
+    assert not brain.brain.output.exists()
+
+
+def test_brains_in_flight_stay_on_their_page(
+    isosr, taken, entry, site, tmp_path, capsys, monkeypatch
+):
+    brain = entry("a")
+    assert isosr("submit", brain.label, "--site", site) == 0
+    record = read_record(brain.brain.output)
+    jobs = {
+        job.id: Job(job.id, "PENDING", "", "", "", "", f"{brain.tag}:{job.step}", job.name)
+        for job in record.jobs
+    }
+    monkeypatch.setattr(commands, "find_jobs", lambda: jobs)
+    capsys.readouterr()
+    page, other = tmp_path / "out" / "index.html", tmp_path / "other.html"
+    assert isosr("submit", brain.label, "--site", site, "--index", other) == 0
+    said = capsys.readouterr().out
+    assert f"does not count: index (now {other}, and {page} then)" in said
+    assert "a: in flight already" in said
+    assert "not written" not in said
+    assert shown(other) == {"a": ("convert waiting", "")}
+    assert read_record(brain.brain.output).index == page
+
+
+def test_a_line_that_tells_of_what_could_not_be_read_is_not_current(entry, evaluate):
+    brain = entry("a")
+    evaluate(brain, 0.9)
+    line = lines.line_path(brain.brain.output)
+    content = brain.brain.evaluation.read_bytes()
+    for damage in (
+        lambda: line.write_text("{"),
+        lambda: line.write_text('{"overview": {"name": "a", "state": "unreadable"}, "step": null}'),
+        lambda: (brain.brain.evaluation.write_text("{"), write_line(brain)),
+    ):
+        write_line(brain)
+        assert lines.is_current(brain)
+        damage()
+        brain.brain.evaluation.write_bytes(content)
+        for made in (brain.brain.evaluation, brain.brain.report):
+            os.utime(made, (line.stat().st_mtime,) * 2)
+        assert not lines.is_current(brain)
+
+
+def test_figures_of_an_earlier_restoration_are_left_out(entry, evaluate, tmp_path):
+    brain = entry("a")
+    evaluate(brain, 0.9)
+    later = brain.brain.evaluation.stat().st_mtime + 9
+    os.utime(brain.brain.restored / "zarr.json", (later, later))
+    write_line(brain)
+    found = standing("a", brain.brain.output)
+    assert (found.state, found.figures) == ("evaluate not begun", {})
+
+
+def test_a_job_that_fails_after_the_figures_is_told_on_either_page(
+    isosr, taken, entry, evaluate, site, tmp_path
+):
+    brain = entry("a")
+    assert isosr("submit", brain.label, "--site", site) == 0
+    evaluate(brain, 0.9)
+    brain.brain.report.unlink()
+    for step in STEPS:
+        ended(brain, step, 0)
+    page, other = tmp_path / "out" / "index.html", tmp_path / "other.html"
+    update(page, [brain])
+    assert isosr("report", brain.label, "--index", other) == 0
+    assert shown(page) == shown(other) == {"a": ("evaluated", "")}
+    error = "isosr-pipeline: " + "".join(f"line {number}\n" for number in range(1000))
+    ended(brain, "evaluate", 1, error + "x" * 10_000)
+    rewrite(page)
+    assert isosr("report", brain.label, "--index", other) == 0
+    assert shown(page) == shown(other)
+    state, why = shown(page)["a"]
+    assert state == "evaluate failed"
+    assert why.startswith("line 0\n")
+    log = read_record(brain.brain.output).job("evaluate").log
+    assert f"\n… 961 more lines are in {log}\n" in why
+    assert len(why) < 1500
+    assert 'data-value="0.9"' in page.read_text()
+
+
+def test_a_brain_whose_mount_is_away_stays_on_the_list(entry, tmp_path):
+    page = tmp_path / "index.html"
+    update(page, [entry("a"), entry("b", output="mount/results/b")])
+    (tmp_path / "mount").rename(tmp_path / "away")
+    rewrite(page, forget_gone=True)
+    assert shown(page)["b"] == ("gone", f"{tmp_path}/mount/results/b is not there")
+    (tmp_path / "mount" / "results").mkdir(parents=True)
+    rewrite(page, forget_gone=True)
+    assert set(shown(page)) == {"a"}
 
 
 def test_states_come_from_the_files_of_jobs_and_pictures_are_made_once(
@@ -248,6 +397,7 @@ def test_brains_that_end_at_once_are_all_on_the_page(entry, evaluate, tmp_path, 
     monkeypatch.setattr("isosr_pipeline.locking._SECONDS_BETWEEN_TRIES", 0.02)
     brains = [entry(f"brain{number}") for number in range(12)]
     page = tmp_path / "out" / "index.html"
+    page.parent.mkdir()
     update(page, brains)
     for brain in brains:
         evaluate(brain, 0.9)
@@ -266,6 +416,7 @@ def test_brains_that_end_at_once_are_all_on_the_page(entry, evaluate, tmp_path, 
 def test_who_waits_writes_only_what_nobody_has_written_meanwhile(entry, tmp_path, monkeypatch):
     monkeypatch.setattr("isosr_pipeline.locking._SECONDS_BETWEEN_TRIES", 0.02)
     page = tmp_path / "out" / "index.html"
+    page.parent.mkdir()
     update(page, [entry("a")])
     written = []
     monkeypatch.setattr(listing, "write_lines", lambda found, _: written.append(len(found)))

@@ -105,8 +105,7 @@ def _looked_at(entry: Entry | Unreadable, jobs: Mapping[int, Job]) -> Overview:
         return found.model_copy(update={"state": UNREADABLE, "why": why})
     step = open_step(told.steps, found)
     left = [one for one in told.steps if one.step in steps_from(step)]
-    jobs = [(one.step, one.job) for one in left if one.job]
-    of_jobs = [(name, job.state, _why(job)) for name, job in jobs]
+    of_jobs = ((one.step, one.job.state, _why(one.job)) for one in left if one.job)
     return with_state(found, step, of_jobs, f"{step} {left[0].state}" if left else "")
 
 
