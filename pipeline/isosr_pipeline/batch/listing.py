@@ -90,7 +90,8 @@ def find_place(entries: Sequence[Entry], given: Path | None) -> tuple[Path | Non
             problems.append(str(error))
         else:
             return path, ""
-    return None, f"no index is kept ({'; '.join(problems)}); --index says where it may lie"
+    why = "; ".join(dict.fromkeys(problems))
+    return None, f"no index is kept ({why}); --index says where it may lie"
 
 
 def _check_place(path: Path, entries: Sequence[Entry]) -> None:

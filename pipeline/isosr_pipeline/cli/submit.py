@@ -69,8 +69,9 @@ def command(
     place, remark = find_place(entries, index)
     terms = Terms(site, site_file, workers, index=place)
     if dry_run:
+        scripts = list(planned_scripts(entries, terms, max_brains=max_brains))
         click.echo(f"# index: {place}" if place else f"# {remark}")
-        for entry, step, script in planned_scripts(entries, terms, max_brains=max_brains):
+        for entry, step, script in scripts:
             click.echo(f"# {entry.name}, {step}: {entry.label}\n{script}")
         return
     count = submit_batch(entries, terms, click.echo, max_brains=max_brains)
