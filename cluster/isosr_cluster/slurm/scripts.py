@@ -264,9 +264,15 @@ if [ -z "$asked" ]; then
         trapped=
         wait "$child"
         waited=$?
-        # 127: it was waited for already, and the code that is known is its own.
-        [ "$waited" = 127 ] && [ -n "$seen" ] || code=$waited
-        seen=1
+        # After a signal, 127: it was waited for already, and the code that is known is its own.
+        # 255: it ended as the signal came, and bash lost its code. As it was asked to stop, it is
+        # taken to have done so: what is done is not done again.
+        case "$seen$waited" in
+            yes127) ;;
+            yes255) code=@CODE@;;
+            *) code=$waited;;
+        esac
+        seen=yes
         [ -n "$trapped" ] || break
     done
 fi
