@@ -13,10 +13,10 @@ from isosr_cluster.slurm.commands import Job
 from isosr_pipeline.batch.entries import Entry, Unreadable
 from isosr_pipeline.batch.lines import EVALUATED, open_step, steps_from, with_state
 from isosr_pipeline.batch.logs import shortened
+from isosr_pipeline.batch.overview import Overview, common_figures, overview
 from isosr_pipeline.batch.reporting import UNREADABLE, JobReport, report_brains
 from isosr_pipeline.engine.output import refuse_overlap
 from isosr_pipeline.reporting.history import day_and_time
-from isosr_pipeline.reporting.overview import Overview, common_figures, overview
 from isosr_pipeline.reporting.page import check_page, render, write_page
 
 

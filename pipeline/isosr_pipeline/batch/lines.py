@@ -16,12 +16,12 @@ from isosr_models.errors import ModelError
 from isosr_pipeline.batch.entries import Entry
 from isosr_pipeline.batch.freezing import JOBS_FOLDER
 from isosr_pipeline.batch.logs import ending, last_error, shortened
+from isosr_pipeline.batch.overview import Overview, overview
 from isosr_pipeline.batch.records import JobRecord, read_record
 from isosr_pipeline.batch.reporting import UNREADABLE
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.evidence.distribution import Result
 from isosr_pipeline.paths import make_folder, replacing
-from isosr_pipeline.reporting.overview import Overview, overview
 from isosr_pipeline.steps.run import STEPS, Step
 from isosr_pipeline.steps.status import StepStatus, status_of_brain
 

@@ -20,12 +20,12 @@ from isosr_cluster.slurm.commands import Job
 from isosr_pipeline.batch.entries import Entry
 from isosr_pipeline.batch.index import refuse_results, write_lines
 from isosr_pipeline.batch.lines import standing, write_line
+from isosr_pipeline.batch.overview import Overview
 from isosr_pipeline.batch.records import read_record
 from isosr_pipeline.errors import InputError, IsosrError, OutputPathError
 from isosr_pipeline.evidence.distribution import Result
 from isosr_pipeline.locking import lock
 from isosr_pipeline.paths import check_creatable, make_folder, replacing
-from isosr_pipeline.reporting.overview import Overview
 from isosr_pipeline.reporting.page import check_page, is_own_page
 
 NAME = "index.html"
