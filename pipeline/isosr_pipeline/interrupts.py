@@ -110,6 +110,21 @@ def interrupt_on_terminate() -> None:
             signal.signal(number, _mindful(interrupt))
 
 
+def is_interruption(error: BaseException) -> bool:
+    """Tell whether an error is an interruption, or what a library has made of one.
+
+    A signal that comes while a class is made, such as in an import, ends in a RuntimeError.
+
+    Parameters
+    ----------
+    error : BaseException
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__
+    return cause is not None
+
+
 def _mindful(handler: _Handler) -> _Handler:
     """Return a handler that does not speak to a terminal that is gone."""
 

@@ -204,6 +204,22 @@ def test_interrupted_commands_advise_what_they_have(
     assert ("--resume" in shown) == (command[0] == "convert")
 
 
+def test_a_signal_while_a_class_is_made_is_an_interruption(isosr, monkeypatch, capsys):
+    class Interrupted:
+        def __set_name__(self, _owner: type, _name: str) -> None:
+            raise KeyboardInterrupt
+
+    def interrupt(*_args: object, **_options: object) -> None:
+        type("Made", (), {"attribute": Interrupted()})
+
+    monkeypatch.setattr("isosr_pipeline.steps.convert.convert", interrupt)
+    assert isosr("convert", "x", "y") == 75
+    assert "interrupted; what is done is kept" in capsys.readouterr().err
+    monkeypatch.setattr(sys.modules["isosr_pipeline.cli.main"].group, "main", interrupt)
+    assert isosr("convert", "x", "y") == 75
+    assert "interrupted; give the same command again" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_convert_exits_75_and_resumes(tmp_path, number, hangups):
     rng = np.random.default_rng(0)

@@ -54,7 +54,8 @@ def test_workers_that_are_taken_away_again_and_again_cost_nothing_but_time(
     slurm.wait_for(other, "COMPLETED")
     pace.hold(HELD + 16)
     until_held(pace, run, HELD + 13, "others in place of those that were preempted")
-    assert jobs_of_workers("PREEMPTED") == fourth
+    # One that had just taken the place of the first may be among them.
+    assert jobs_of_workers("PREEMPTED") >= fourth
 
     with slurm.paused():
         silent = time.monotonic()

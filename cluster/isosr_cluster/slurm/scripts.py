@@ -264,17 +264,14 @@ if [ -z "$asked" ]; then
         trapped=
         wait "$child"
         waited=$?
-        # After a signal, 127: it was waited for already, and the code that is known is its own.
-        # 255: it ended as the signal came, and bash lost its code. As it was asked to stop, it is
-        # taken to have done so: what is done is not done again.
-        case "$seen$waited" in
-            yes127) ;;
-            yes255) code=@CODE@;;
-            *) code=$waited;;
-        esac
-        seen=yes
+        # 127: it was waited for already, and the code that is known is its own.
+        [ "$waited" = 127 ] && [ -n "$seen" ] || code=$waited
+        seen=1
         [ -n "$trapped" ] || break
     done
+    # Where it ends as a signal comes, bash may lose its code and tell -1. It was asked to stop, and
+    # is taken to have done so: what is done is not done again.
+    if [ "$code" = -1 ]; then code=@CODE@; fi
 fi
 
 queue_again() {

@@ -83,12 +83,16 @@ def _exit_code() -> int:
         error.show()
         return BAD_INPUT
     except (click.Abort, KeyboardInterrupt):
-        # Before or after a command; those say themselves how to go on.
-        _complain("interrupted; give the same command again")
-        return RESUMABLE
+        return _interrupted()
     except Exception as error:  # noqa: BLE001 - the one place where errors become exit codes
         return _report(error)
     return status if isinstance(status, int) else DONE
+
+
+def _interrupted() -> int:
+    """Say so before or after a command; those say themselves how to go on."""
+    _complain("interrupted; give the same command again")
+    return RESUMABLE
 
 
 def _report(error: Exception) -> int:
@@ -96,9 +100,12 @@ def _report(error: Exception) -> int:
     from isosr_cluster.errors import ClusterConfigError, ClusterError
     from isosr_models.errors import ModelConfigError, ModelError, ModelFormatError
     from isosr_pipeline.errors import InterruptedRunError, IsosrError, WorkFailedError
+    from isosr_pipeline.interrupts import is_interruption
 
     if StepCommand.debugging:
         traceback.print_exception(error)
+    if is_interruption(error) and not isinstance(error, InterruptedRunError):
+        return _interrupted()
     known = isinstance(error, IsosrError | ModelError | ClusterError)
     _complain(
         str(error)

@@ -54,7 +54,12 @@ class StepCommand(click.Command):
         """Run the command; an interruption says how to go on."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, Exception) as error:
+            # Imported here, as all that an error needs: --help is quick.
+            from isosr_pipeline.interrupts import is_interruption
+
+            if isinstance(error, InterruptedRunError) or not is_interruption(error):
+                raise
             raise InterruptedRunError(f"interrupted; {self._way_on()}") from error
 
     def _way_on(self) -> str:
