@@ -82,7 +82,8 @@ def test_of_three_brains_two_finish_and_one_says_why(
         Volume(folder / "restored.zarr").require_complete()
         assert json.loads((folder / "evaluation.json").read_text())["after"]
     workers = [job for job in found if job.comment.endswith(":worker")]
-    assert {job.node for job in workers} == {"n1", "n2"}
+    # A job that waits when its work is done never has a node.
+    assert {job.node for job in workers} - {""} == {"n1", "n2"}
     # Drivers and workers leave nobody behind; the steps after the broken one never ran.
     broken = [job for job in found if job.name.endswith("-broken")]
     assert sorted(job.state for job in broken) == ["CANCELLED"] * 3 + ["FAILED"]
