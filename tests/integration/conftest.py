@@ -84,13 +84,17 @@ def elsewhere(tmp_path: Path) -> Iterator[tuple[Process, str]]:
             env=here,
         )
 
-    begun = [
-        begin("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"),
-        begin("worker", "--nworkers", "2", "--nthreads", "1", "--no-dashboard"),
-    ]
+    def address() -> str | None:
+        # Dask makes the file before it writes to it.
+        with suppress(FileNotFoundError, json.JSONDecodeError):
+            return str(json.loads(described.read_text())["address"])
+        return None
+
+    begun = [begin("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")]
     try:
-        until(described.exists, begun[0], "a scheduler")
-        yield begun[0], json.loads(described.read_text())["address"]
+        until(lambda: address() is not None, begun[0], "a scheduler")
+        begun.append(begin("worker", "--nworkers", "2", "--nthreads", "1", "--no-dashboard"))
+        yield begun[0], str(address())
     finally:
         for process in begun:
             with suppress(ProcessLookupError):
