@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from isosr_pipeline.errors import InterruptedRunError
 from isosr_pipeline.outlets import drop_lost_outlets
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -113,12 +114,15 @@ def interrupt_on_terminate() -> None:
 def is_interruption(error: BaseException) -> bool:
     """Tell whether an error is an interruption, or what a library has made of one.
 
-    A signal that comes while a class is made, such as in an import, ends in a RuntimeError.
+    A signal that comes while a class is made, such as in an import, ends in a RuntimeError. What
+    has been told as an `InterruptedRunError` is none any more.
 
     Parameters
     ----------
     error : BaseException
     """
+    if isinstance(error, InterruptedRunError):
+        return False
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
         cause = cause.__cause__

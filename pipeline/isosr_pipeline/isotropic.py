@@ -22,8 +22,8 @@ MAX_ANISOTROPY = 100.0
 """How many times as long along z as along x voxels may be, or the reverse."""
 
 
-class Image(Protocol):
-    """What can be seen on the isotropic grid: a volume, or a source whose voxel size is known."""
+class Sized(Protocol):
+    """What has channels, and voxels of a known size, though they may not be there yet."""
 
     @property
     def path(self) -> Path:
@@ -39,6 +39,24 @@ class Image(Protocol):
     def voxel_size(self) -> tuple[float, float, float]:
         """In µm, order z, y, x."""
         ...
+
+
+class Placed(Sized, Protocol):
+    """What has a place, too, and labels for its channels."""
+
+    @property
+    def channels(self) -> Sequence[str]:
+        """Labels, one for each channel."""
+        ...
+
+    @property
+    def origin(self) -> tuple[float, float, float]:
+        """Centre of the first voxel in µm, order z, y, x."""
+        ...
+
+
+class Image(Sized, Protocol):
+    """What can be seen on the isotropic grid: a volume, or a source whose voxel size is known."""
 
     def read(self, channel: int, box: Box) -> NDArray[Any]:
         """Read a box that lies in the image; returns (z, y, x)."""

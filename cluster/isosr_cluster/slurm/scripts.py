@@ -176,8 +176,7 @@ def driver_script(site: Site, driver: Driver) -> str:
         "@COMMAND@": " ".join(map(_word, driver.command)),
         "@REPORT@": _report(driver),
     }
-    body = re.sub("|".join(values), lambda match: values[match.group()], _BODY)
-    return f"#!/bin/bash\n{header}{body}"
+    return f"#!/bin/bash\n{header}{_filled(_BODY, values)}"
 
 
 def _report(driver: Driver) -> str:
@@ -186,7 +185,12 @@ def _report(driver: Driver) -> str:
     when = '[ -z "$kept" ] && [ "$asked" != TERM ]'
     when += "" if driver.reports_success else ' && [ "$code" != 0 ]'
     values = {"@WHEN@": when, "@REPORT@": " ".join(map(_word, driver.report))}
-    return re.sub("|".join(values), lambda match: values[match.group()], _REPORT)
+    return _filled(_REPORT, values)
+
+
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    """Put values in their places, all at once: what is put in is not looked at again."""
+    return re.sub("|".join(values), lambda match: values[match.group()], template)
 
 
 def _options(site: Site, driver: Driver) -> Iterator[str]:

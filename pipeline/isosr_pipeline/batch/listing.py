@@ -141,8 +141,8 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _candidates(entries: Sequence[Entry]) -> list[Path]:
-    found = {_recorded(entry) for entry in entries} - {None}
-    known = [path for path in found if path is not None and os.access(path.parent, os.F_OK)]
+    found = {path for entry in entries if (path := _recorded(entry))}
+    known = [path for path in found if os.access(path.parent, os.F_OK)]
     folders = [entry.brain.output.absolute().parent for entry in entries]
     places = [Path(os.path.commonpath(folders)) / NAME, folders[0] / NAME]
     return list(dict.fromkeys([*(known if len(known) == 1 else []), *places]))

@@ -104,7 +104,7 @@ def _report(error: Exception) -> int:
 
     if StepCommand.debugging:
         traceback.print_exception(error)
-    if is_interruption(error) and not isinstance(error, InterruptedRunError):
+    if is_interruption(error):
         return _interrupted()
     known = isinstance(error, IsosrError | ModelError | ClusterError)
     _complain(

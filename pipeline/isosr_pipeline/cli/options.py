@@ -58,7 +58,7 @@ class StepCommand(click.Command):
             # Imported here, as all that an error needs: --help is quick.
             from isosr_pipeline.interrupts import is_interruption
 
-            if isinstance(error, InterruptedRunError) or not is_interruption(error):
+            if not is_interruption(error):
                 raise
             raise InterruptedRunError(f"interrupted; {self._way_on()}") from error
 

@@ -75,8 +75,10 @@ def _trust_remarks(trust: TrustFigures) -> Iterator[str]:
             f"{one.missing_share:.2%} with too little"
         )
     for place in trust.worst[:1]:
-        um = ", ".join(f"{at:.6g}" for at in place.position_um)
-        yield f"trust map: the worst place is at {um} µm (z, y, x), score {place.score_sd:+.1f}"
+        yield (
+            f"trust map: the worst place is at {_place(place.position_um)} µm (z, y, x), score "
+            f"{place.score_sd:+.1f}"
+        )
 
 
 def show_trust(summary: TrustSummary) -> None:
@@ -110,9 +112,12 @@ def _worst(summary: TrustSummary) -> Table:
     for place in summary.worst:
         voxels = [place.voxel, place.grid or place.voxel] if is_part else [place.voxel]
         shown = [", ".join(map(str, voxel)) for voxel in voxels]
-        um = ", ".join(f"{at:.6g}" for at in place.um)
-        table.add_row(str(place.channel), f"{place.score:+.1f}", *shown, um)
+        table.add_row(str(place.channel), f"{place.score:+.1f}", *shown, _place(place.um))
     return table
+
+
+def _place(um: tuple[float, float, float]) -> str:
+    return ", ".join(f"{at:.6g}" for at in um)
 
 
 def _right(title: str, names: tuple[str, ...]) -> Table:

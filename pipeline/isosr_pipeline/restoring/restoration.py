@@ -20,7 +20,7 @@ from isosr_pipeline.engine.output import versions
 from isosr_pipeline.engine.regions import RegionPlan
 from isosr_pipeline.errors import InputError
 from isosr_pipeline.geometry import Box, Zyx
-from isosr_pipeline.isotropic import Image, IsotropicView
+from isosr_pipeline.isotropic import Image, IsotropicView, Placed
 from isosr_pipeline.restoring.fitting import choose_block
 from isosr_pipeline.restoring.models import IDENTITY, load
 from isosr_pipeline.restoring.schemes import CORE, TRIMMED, ExactScheme, PaperScheme, Scheme
@@ -31,22 +31,12 @@ from isosr_pipeline.store.volume import Volume
 from isosr_pipeline.training.crops import are_alike
 
 
-class PlacedImage(Image, Protocol):
+class PlacedImage(Image, Placed, Protocol):
     """What a restoration can be planned for: a volume, or a source that will become one."""
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """Of the voxels."""
-        ...
-
-    @property
-    def channels(self) -> Sequence[str]:
-        """Labels, one for each channel."""
-        ...
-
-    @property
-    def origin(self) -> tuple[float, float, float]:
-        """Centre of the first voxel in µm, order z, y, x."""
         ...
 
 

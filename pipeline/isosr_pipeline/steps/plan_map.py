@@ -104,7 +104,8 @@ def plan_map(
     try:
         blur, what = intended_blur(brain, trained, outline.view.voxel_size[2])
         made = _Made(brain.restored, outline.spec)
-        found = outline_map(made, _planes(outline, measured), brain.trust)
+        planes = Planes.of_part(outline.view.planes_per_voxel, outline.box, measured.shape[1])
+        found = outline_map(made, planes, brain.trust)
     except NoTrustMapError as error:
         return None, str(error)
     status = _status(brain, restored)
@@ -117,15 +118,6 @@ def plan_map(
         compare = crew.plan(outline, measured, filling["regions"], left)
     filling |= {"channels": found.channels, "cell": found.cell, "blur": what}
     return MapPlan(**filling, compare=compare), ""
-
-
-def _planes(outline: Outline, measured: VolumeSpec) -> Planes:
-    return Planes(
-        step=1 / outline.view.planes_per_voxel,
-        offset=outline.box.start.z,
-        length=outline.box.shape.z,
-        count=measured.shape[1],
-    )
 
 
 @dataclass(frozen=True)

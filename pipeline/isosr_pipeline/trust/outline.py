@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from isosr_pipeline.engine.regions import RegionPlan
 from isosr_pipeline.errors import InputError, NoMeasuredPlaneError
 from isosr_pipeline.geometry import AXES, Zyx
+from isosr_pipeline.isotropic import Placed
 from isosr_pipeline.restoring.parts import check_channel
 from isosr_pipeline.settings import TrustSettings
 from isosr_pipeline.store.spec import VolumeSpec
@@ -22,35 +20,6 @@ _CELL = 8
 _CHUNK = 32
 _EDGES = (256, 512)
 _FEW_REGIONS = 4096
-
-
-class Placed(Protocol):
-    """A restored volume, or what one will be."""
-
-    @property
-    def path(self) -> Path:
-        """File or folder."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Lengths of c, z, y, x."""
-        ...
-
-    @property
-    def voxel_size(self) -> tuple[float, float, float]:
-        """In µm, order z, y, x."""
-        ...
-
-    @property
-    def origin(self) -> tuple[float, float, float]:
-        """Centre of the first voxel in µm, order z, y, x."""
-        ...
-
-    @property
-    def channels(self) -> Sequence[str]:
-        """Labels, one for each channel."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,11 @@ class Planes:
     length: int
     count: int
 
+    @classmethod
+    def of_part(cls, planes_per_voxel: float, part: Box, count: int) -> Planes:
+        """Return those that lie in a part of the isotropic grid of `count` measured ones."""
+        return cls(1 / planes_per_voxel, part.start.z, part.shape.z, count)
+
     def within(self, start: int, stop: int) -> range:
         """Return the planes whose centres lie in voxels of the restored volume.
 

@@ -75,9 +75,8 @@ class MapWork:
         """What is blurred; along z on the grid of the measured volume where that decides."""
         function, outline = self.reblur.function, self.outline
         start = Zyx(self.origin.z if self.reblur.coarse else 0, 0, 0)
-        region = (s * c for s, c in zip(outline.spec.shard, outline.cell, strict=True))
         cut = _Blocks(self.block, function.halo, function.stride)
-        return block_grid(cut, Box.whole(outline.shape).shifted(start), Zyx(*region))
+        return block_grid(cut, Box.whole(outline.shape).shifted(start), outline.region)
 
     @property
     def blurring(self) -> int:

@@ -76,12 +76,7 @@ def plan_trust(store: Path, restored: Path, model: str, settings: TrustSettings)
     _check_made_with(made, step, model)
     for channel in part.channels:
         check_channel(channel, measured)
-    planes = Planes(
-        step=1 / part.view.planes_per_voxel,
-        offset=part.box.start.z,
-        length=part.shape.z,
-        count=measured.shape[1],
-    )
+    planes = Planes.of_part(part.view.planes_per_voxel, part.box, measured.shape[1])
     outline = outline_map(made, planes, settings)
     reblurring = Reblurring(
         store=measured.path,

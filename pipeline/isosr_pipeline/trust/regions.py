@@ -134,7 +134,7 @@ class TrustRegion:
         scores = np.zeros(region.box.shape, np.float32)
         counts = Counts()
         for box, judged in self._judged(region):
-            cells = self._cells(box)
+            cells = _cells(box, self.cell)
             scores[cells.relative_to(region.box.start).slices] = judged.score
             counts.add(judged, self.threshold)
         # What was read until now is of the volumes that are there now.
@@ -172,11 +172,8 @@ class TrustRegion:
         beyond = self.reblurring.beyond(found.positions, box)
         return judge_cells(found, beyond, self.terms[channel], box, self.cell)
 
-    def _cells(self, box: Box) -> Box:
-        return _cells(box, self.cell)
-
     def _halved(self, box: Box) -> list[Box]:
-        counts = self._cells(box).shape
+        counts = _cells(box, self.cell).shape
         if max(counts) == 1:
             raise HopelessError(
                 f"not even a cell of {self.cell} voxels with its halo of "
