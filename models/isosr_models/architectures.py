@@ -79,14 +79,18 @@ class SliceUNet2dArchitecture(_Described):
     ----------
     width : int
         Feature channels of its first level.
+    neighbours : int
+        Slices that it sees on each side of the one that it restores.
     """
 
     kind: Literal["slice-unet2d"] = "slice-unet2d"
     width: int = Field(ge=1)
+    neighbours: int = Field(0, ge=0)
 
     def __str__(self) -> str:
         """Return what it is called, such as in a plan."""
-        return f"2D U-Net of width {self.width} on XZ and YZ slices"
+        seen = f", {2 * self.neighbours} neighbours each" if self.neighbours else ""
+        return f"2D U-Net of width {self.width} on XZ and YZ slices{seen}"
 
     @property
     def stride(self) -> int:
@@ -100,7 +104,7 @@ class SliceUNet2dArchitecture(_Described):
 
     def build(self) -> SliceNetwork:
         """Make the network, untrained."""
-        return SliceNetwork(UNet2d(self.width))
+        return SliceNetwork(UNet2d(self.width, self.neighbours))
 
     def restorer(
         self,
@@ -254,7 +258,7 @@ def describe(network: nn.Module) -> Architecture:
     is_sliced = isinstance(network, SliceNetwork)
     plane = network.plane if isinstance(network, SliceNetwork) else network
     if is_sliced and isinstance(plane, UNet2d):
-        return SliceUNet2dArchitecture(width=plane.features)
+        return SliceUNet2dArchitecture(width=plane.features, neighbours=plane.neighbours)
     if is_sliced and isinstance(plane, ResNet2d):
         return SliceResNetArchitecture(
             width=plane.width, blocks=plane.blocks, residual=plane.residual

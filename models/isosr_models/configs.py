@@ -15,6 +15,7 @@ MAX_BLOCKS = 64
 MAX_PATCHES = 4096
 MAX_DOWNSAMPLING = 100.0
 LEAST_PATCH = 24
+MAX_NEIGHBOURS = 4
 """Smallest side of a patch in voxels that leaves the discriminators a prediction map."""
 
 
@@ -163,17 +164,20 @@ class SelfBlurConfig(BaseModel):
     ----------
     width : int
         Channels of the first level of the 2D U-Net.
+    neighbours : int
+        Slices that it sees on each side of the one that it restores.
     planes : int
         Lateral planes of each crop that a step learns from.
     learning_rate : float
-        Of Adam; it falls to a hundredth of it in the last third of the training.
+        Of Adam; it falls to a hundredth of it in the last half of the training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    width: int = Field(32, ge=1)
+    width: int = Field(16, ge=1)
+    neighbours: int = Field(2, ge=0, le=MAX_NEIGHBOURS)
     planes: int = Field(3, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
 
 
 class Degradation(BaseModel):

@@ -105,6 +105,49 @@ def degrade_clean(
     return Pair((_interpolation(at, planes.shape[1]) @ blurred)[:, None], sharp[:, None])
 
 
+def reflect_ends(pair: Pair, phase: Tensor, z_step: float, share: float) -> Pair:
+    """Let some planes end, as volumes do, and go on as their reflection.
+
+    Volumes are reflected at their borders when they are restored. What is blurred holds light from
+    beyond them, which its reflection does not continue.
+
+    Parameters
+    ----------
+    pair : Pair
+    phase, z_step
+        See `degrade`: planes end along their length where they are sampled, as volumes do.
+    share : float
+        Of planes that end along their length, and of those that end along their width.
+
+    Returns
+    -------
+    Pair
+        Ends lie in the outer quarters; sharp planes are reflected as the blurred ones are.
+    """
+    for axis, first, step in ((2, phase, z_step), (3, torch.zeros_like(phase), 1.0)):
+        length = pair.blurred.shape[axis]
+        places = torch.arange(length)
+        begin, end = (at[:, None] for at in _ends(length, first, step))
+        begun, ended = begin + (places - begin).abs(), end - (places - end).abs()
+        at_begin = torch.rand(len(phase), 1) < 0.5
+        is_reflected = torch.rand(len(phase), 1) < share
+        reflected = torch.where(at_begin, begun, ended)
+        index = torch.where(is_reflected, reflected, places).to(pair.blurred.device)
+        index = index[:, None, :, None] if axis == 2 else index[:, None, None, :]
+        pair = Pair(*(side.gather(axis, index.expand_as(side)) for side in pair))
+    return pair
+
+
+def _ends(length: int, first: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """Draw a sample in the first quarter of an axis, and one in the last, for each plane."""
+    quarter, last = length // 4, length - 1
+    begins = torch.rand(len(first)) * max(1.0, (quarter - step) / step)
+    ends = torch.rand(len(first)) * max(1.0, (quarter - step) / step)
+    begin = first + begins.floor() * step
+    end = first + (((last - first) / step).floor() - ends.floor()) * step
+    return begin.round().long().clamp(0, last), end.round().long().clamp(0, last)
+
+
 def _in_range(sigma: Tensor, planes: Tensor) -> Tensor:
     """Return widths where the planes are, none so small that a Gaussian misses the voxels."""
     return sigma.clamp(min=_LEAST_SIGMA).to(planes.device)

@@ -16,7 +16,7 @@ from isosr_models.model_folder import (
 )
 from isosr_models.objective import Objective
 
-_SAME = ("method", "width", "blur", "start", "bottleneck_norm", "blocks")
+_SAME = ("method", "width", "blur", "start", "bottleneck_norm", "blocks", "neighbours")
 
 
 def start_from(objective: Objective, folder: Path, run: Mapping[str, Any]) -> None:

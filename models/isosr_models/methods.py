@@ -107,7 +107,8 @@ def _self_blur(parameters: Parameters, device: torch.device, z_step: float) -> O
 
 
 def _slices(parameters: Parameters) -> Architecture:
-    return SliceUNet2dArchitecture(width=SelfBlurConfig.model_validate(parameters).width)
+    config = SelfBlurConfig.model_validate(parameters)
+    return SliceUNet2dArchitecture(width=config.width, neighbours=config.neighbours)
 
 
 _METHODS: dict[str, Method] = {

@@ -6,12 +6,14 @@ See docs/method.md, "self-blur".
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from isosr_models.averaging import average_of
 from isosr_models.configs import Degradation, SelfBlurConfig
-from isosr_models.degradation import Noise, Pair, degrade, degrade_clean
+from isosr_models.degradation import Noise, Pair, degrade, degrade_clean, reflect_ends
 from isosr_models.execution import Execution
 from isosr_models.objective import Contrast, Unnormalised
 from isosr_models.restored_planes import RestoredPlanes
@@ -26,17 +28,21 @@ LEAST_CROP = 16
 _GAINS = (0.5, 3.0)
 _PHASES = 1000
 _LEAST_SQUARE = 0.1
-_FALLING = 1 / 3
+_FALLING = 1 / 2
 _LOWEST_RATE = 0.01
-_FROM_RESTORED = 0.5
+_FROM_RESTORED = 0.15
 """Share of a training after which it learns from crops that it has restored itself."""
+# With fewer crops to learn from at first, a network learns these.
+_ENOUGH = 4
+_DECAY = 0.99
+_ENDING = 0.5
 
 
 class SelfBlur(Unnormalised):
     """Trains a 2D network, supervised, on lateral planes and what `degrade` makes of them.
 
-    In the second half, lateral planes are those of crops that the network has restored; see
-    `isosr_models.restored_planes`.
+    Soon, lateral planes are those of crops that were restored: by an average of the network's
+    weights, as it then is, which is ahead of each of them. See `isosr_models.restored_planes`.
 
     Parameters
     ----------
@@ -57,18 +63,19 @@ class SelfBlur(Unnormalised):
     ) -> None:
         self.config, self.degradation, self.z_step = config, degradation, z_step
         self.execution = Execution()
-        self._network = SliceNetwork(UNet2d(config.width)).to(device)
+        self._network = SliceNetwork(UNet2d(config.width, config.neighbours)).to(device)
         # A step takes a tenth to a quarter less time.
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._teacher = average_of(self._network, _DECAY)
         self._share = 0.0
-        self._planes = RestoredPlanes()
+        self._planes = RestoredPlanes(config.neighbours)
         self._seen: tuple[Tensor, Tensor] | None = None
         self._adam = torch.optim.Adam(self._network.parameters(), lr=config.learning_rate)
 
     def set_share(self, share: float) -> None:
         """Set what is learned from, and the learning rate.
 
-        The rate falls in a straight line in the last third of a training.
+        The rate falls in a straight line in the last half of a training.
 
         Parameters
         ----------
@@ -97,9 +104,11 @@ class SelfBlur(Unnormalised):
         with self.execution.autocast():
             blurred = pair.blurred.contiguous(memory_format=torch.channels_last)
             restored = self._network.plane(blurred).float()
-        self._seen = pair.blurred, restored.detach()
+        middle = self.config.neighbours
+        self._seen = pair.blurred[:, middle : middle + 1], restored.detach()
         loss = (restored - pair.sharp).abs().mean()
         self.execution.update(self._adam, loss)
+        self._teacher.update_parameters(self._network)
         return {"restoration": float(self.execution.mean(loss))}
 
     def _draw(self, crops: Tensor) -> Pair:
@@ -110,37 +119,45 @@ class SelfBlur(Unnormalised):
         squares = squares + known.error * torch.randn(count)
         phase = torch.randint(_PHASES, (count,)) % self.z_step
         gain = torch.exp(torch.empty(count).uniform_(*map(math.log, _GAINS)))
-        if self._share < _FROM_RESTORED:
-            make, planes = degrade, self._measured(crops)
-        else:
-            make, planes = degrade_clean, self._restored(crops, count)
-        turned = along_x[:, None, None].to(planes.device)
-        planes = torch.where(turned, planes.transpose(1, 2), planes)
+        measured = self._share < _FROM_RESTORED
+        stacks = self._measured(crops) if measured else self._restored(crops, count)
+        turned = along_x[:, None, None, None].to(stacks.device)
+        stacks = torch.where(turned, stacks.transpose(2, 3), stacks)
         noise = Noise(known.noise_gain, known.noise_floor)
         sigma = squares.clamp(min=_LEAST_SQUARE).sqrt()
-        return make(planes, sigma, phase, self.z_step, noise, gain)
+        # Each column is blurred by itself, and so planes may stand side by side.
+        columns = stacks.transpose(1, 2)
+        make = degrade if measured else degrade_clean
+        pair = make(columns.flatten(2), sigma, phase, self.z_step, noise, gain)
+        blurred, sharp = (side.reshape(columns.shape).transpose(1, 2) for side in pair)
+        seen, middle = 1 + 2 * self.config.neighbours, stacks.shape[1] // 2
+        pair = Pair(blurred.expand(-1, seen, -1, -1), sharp[:, middle : middle + 1])
+        return reflect_ends(pair, phase, self.z_step, _ENDING)
 
     def _measured(self, crops: Tensor) -> Tensor:
-        """Draw lateral planes of all crops."""
+        """Draw lateral planes of all crops, (n, 1, y, x).
+
+        Their neighbours are blurred along z, and say nothing of those of axial slices: a plane
+        takes their place, so that nothing is learned from them.
+        """
         of = torch.arange(len(crops)).repeat_interleave(self.config.planes)
-        return crops[of, torch.randint(crops.shape[1], (len(of),))]
+        return crops[of, torch.randint(crops.shape[1], (len(of),))][:, None]
 
     def _restored(self, crops: Tensor, count: int) -> Tensor:
-        """Draw lateral planes of crops that were restored, and restore one more now and then."""
+        """Draw lateral planes of restored crops, (n, 1 + 2k, y, x); restore one now and then."""
         # A crop's slices are restored for a third of the time that steps take until the next one.
-        if not len(self._planes):
-            self._add(crops)
-        elif torch.rand(()) < count / (2 * crops.shape[1]):
-            self._add(crops[:1])
+        is_due = torch.rand(()) < count / (2 * crops.shape[1])
+        if len(self._planes) < _ENOUGH or is_due:
+            self._add(crops[0])
         return self._planes.draw(count).to(crops.device)
 
     @torch.no_grad()
-    def _add(self, crops: Tensor) -> None:
-        depth = crops.shape[1] // self._network.stride * self._network.stride
-        for crop in crops[:, :depth]:
-            with self.execution.autocast():
-                restored = self._network(crop[None, None])
-            self._planes.add(restored[0, 0].float())
+    def _add(self, crop: Tensor) -> None:
+        teacher = cast(SliceNetwork, self._teacher.module)
+        depth = len(crop) // teacher.stride * teacher.stride
+        with self.execution.autocast():
+            restored = teacher(crop[None, None, :depth])
+        self._planes.add(restored[0, 0].float())
 
     @property
     def restorer(self) -> SliceNetwork:
@@ -161,7 +178,7 @@ class SelfBlur(Unnormalised):
 
     def modules(self) -> dict[str, nn.Module]:
         """Return all that has a state, for a checkpoint."""
-        return {"generator": self._network, "planes": self._planes}
+        return {"generator": self._network, "teacher": self._teacher, "planes": self._planes}
 
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the optimiser, for a checkpoint."""

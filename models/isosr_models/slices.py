@@ -24,10 +24,15 @@ _LOADED = 150 * 2**20
 
 
 class PlaneNetwork(nn.Module):
-    """A network from planes, (n, 1, height, width) float32, to their like; z is the height.
+    """A network from planes to their like: (n, 1 + 2k, height, width) to (n, 1, height, width).
+
+    Float32; z is the height. The middle one of each 1 + 2k slices is restored, and k on each side
+    of it are its neighbours, in their order.
 
     Attributes
     ----------
+    neighbours : int
+        k.
     stride : int
         Height, width and origins of planes must be multiples of this, in voxels.
     receptive_radius : int
@@ -36,6 +41,7 @@ class PlaneNetwork(nn.Module):
         The most feature channels that it has in full resolution.
     """
 
+    neighbours: int = 0
     stride: int
     receptive_radius: int
     width: int
@@ -70,9 +76,10 @@ class SliceNetwork(VolumeNetwork):
     def _restored(self, volume: Tensor) -> Tensor:
         restored = torch.zeros_like(volume)
         for axis in (1, 2):
-            slices = volume.movedim(axis, 0)[:, None]
-            at_once = max(1, _PIXELS_AT_ONCE[volume.device.type] // slices[0].numel())
-            planes = torch.cat([self.plane(some) for some in torch.split(slices, at_once)])
+            slices = volume.movedim(axis, 0)
+            batches = _batches(slice(0, len(slices)), slices[0].numel(), volume.device)
+            stacks = (_stacks(slices, chosen, self.plane.neighbours) for chosen in batches)
+            planes = torch.cat([self.plane(stack) for stack in stacks])
             restored = restored + planes[:, 0].movedim(0, axis)
         return restored / 2
 
@@ -128,17 +135,27 @@ class SliceRestorer:
         for axis in (1, 2):
             pixels = volume.shape[0] * volume.shape[3 - axis]
             for chosen in _batches(keep[axis], pixels, self.device):
-                slices = volume.movedim(axis, 0)[chosen]
-                result = self._planes(slices, keep[0], keep[3 - axis])
+                stacks = _stacks(volume.movedim(axis, 0), chosen, self._plane.neighbours)
+                result = self._planes(stacks, keep[0], keep[3 - axis])
                 first = chosen.start - keep[axis].start
                 restored.movedim(axis, 0)[first : first + len(result)] += result
         return (restored / 2)[None, None]
 
-    def _planes(self, slices: Tensor, rows: slice, columns: slice) -> Tensor:
-        planes = slices[:, None].contiguous(memory_format=torch.channels_last)
+    def _planes(self, stacks: Tensor, rows: slice, columns: slice) -> Tensor:
+        planes = stacks.contiguous(memory_format=torch.channels_last)
         with computing(self.device, self.precision):
             restored: Tensor = self._plane(planes)
         return restored[:, 0, rows, columns].float()
+
+
+def _stacks(slices: Tensor, chosen: slice, neighbours: int) -> Tensor:
+    """Return slices between their neighbours, (n, 1 + 2k, height, width).
+
+    Beyond the first and the last slice, these take the place of those that are not there.
+    """
+    places = torch.arange(chosen.start, chosen.stop)[:, None]
+    places = places + torch.arange(-neighbours, neighbours + 1)
+    return slices[places.clamp(0, len(slices) - 1).to(slices.device)]
 
 
 def _batches(wanted: slice, pixels: int, device: torch.device) -> Iterator[slice]:
@@ -153,6 +170,6 @@ def _multiply_adds(plane: PlaneNetwork) -> float:
     side = 16 * plane.stride
     network = copy.deepcopy(plane).to("meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, 1, side, side, device="meta"))
+        network(torch.zeros(1, 1 + 2 * plane.neighbours, side, side, device="meta"))
     flops: int = counter.get_total_flops()
     return flops / 2 / side**2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -29,10 +31,15 @@ class UNet2d(PlaneNetwork):
     That one starts at zero, so that training starts from the identity. Nothing is normalised or
     clamped: intensities above the window are restored like others.
 
+    Of neighbours, the first convolution sees in how far they differ from the slice. What it makes
+    of that starts at zero, and stays there as long as none of them differs.
+
     Parameters
     ----------
     width : int
         Feature channels w of the first level.
+    neighbours : int
+        Slices on each side of the one that is restored.
 
     Attributes
     ----------
@@ -42,21 +49,24 @@ class UNet2d(PlaneNetwork):
     Raises
     ------
     ModelConfigError
-        When `width` is below 1.
+        When `width` is below 1, or `neighbours` below 0.
     """
 
     stride = 1 << _DEPTH
     receptive_radius = 2 * (1 + 2 + 4 + 2 + 1) + (stride - 1)
     """23 voxels: two convolutions at 1x, 2x, 4x, 2x and 1x, and the reach of a pooling cell."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 32, neighbours: int = 0) -> None:
         super().__init__()
         if width < 1:
             raise ModelConfigError(f"width is {width}: a network needs at least one channel")
+        if neighbours < 0:
+            raise ModelConfigError(f"neighbours is {neighbours}: give 0 or more slices")
+        self.neighbours = neighbours
         w = self.features = width
         # As many are concatenated in full resolution.
         self.width = 2 * width
-        self.encoder1 = _convolutions(1, w)
+        self.encoder1 = _convolutions(1 + 2 * neighbours, w)
         self.encoder2 = _convolutions(w, 2 * w)
         self.bottleneck = _convolutions(2 * w, 4 * w)
         self.up2 = nn.ConvTranspose2d(4 * w, 2 * w, kernel_size=2, stride=2)
@@ -74,20 +84,24 @@ class UNet2d(PlaneNetwork):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.zeros_(self.head.weight)
+        first = cast(nn.Conv2d, self.encoder1[0]).weight
+        nn.init.kaiming_normal_(first[:, :1], nonlinearity="relu")
+        nn.init.zeros_(first[:, 1:])
 
-    def forward(self, plane: Tensor) -> Tensor:
+    def forward(self, stack: Tensor) -> Tensor:
         """Restore slices.
 
         Parameters
         ----------
-        plane : Tensor, (n, 1, height, width) float32
-            Intensities with the window at 0 and 1; each length a multiple of `stride`.
+        stack : Tensor, (n, 1 + 2 neighbours, height, width) float32
+            Intensities with the window at 0 and 1; height and width are multiples of `stride`.
 
         Returns
         -------
-        Tensor, same shape
+        Tensor, (n, 1, height, width) float32
         """
-        fine = self.encoder1(plane)
+        before, plane, after = torch.split(stack, [self.neighbours, 1, self.neighbours], dim=1)
+        fine = self.encoder1(torch.cat((plane, before - plane, after - plane), dim=1))
         coarse = self.encoder2(self.pool(fine))
         deep = self.bottleneck(self.pool(coarse))
         coarse = self.decoder2(torch.cat((self.up2(deep), coarse), dim=1))

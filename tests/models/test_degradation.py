@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from isosr_models.degradation import Noise, degrade
+from isosr_models.degradation import Noise, Pair, degrade, reflect_ends
 
 NONE = Noise(0.0, 0.0)
 
@@ -106,3 +106,46 @@ def test_noise_follows_the_intensity_and_is_the_same_for_one_seed():
     assert torch.equal(*found)
     dark, bright = found[0].var(dim=(1, 2, 3)).tolist()
     assert bright / dark == pytest.approx(9, rel=0.2)
+
+
+@pytest.mark.parametrize(("z_step", "length"), [(1.0, 40), (3.0, 64), (2.5, 60), (7.0, 20)])
+def test_planes_that_end_go_on_as_their_reflection(z_step, length):
+    torch.manual_seed(0)
+    count, width = 200, 48
+    rows = torch.arange(length).float()[:, None].expand(length, width)
+    columns = torch.arange(width).float().expand(length, width)
+    sharp = rows.expand(count, 1, length, width)
+    phase = torch.randint(1000, (count,)) % z_step
+    blurred = torch.stack((rows, columns)).expand(count, 2, length, width)
+    found = reflect_ends(Pair(blurred, sharp), phase, z_step, 1.0)
+    assert torch.equal(found.sharp[:, 0], found.blurred[:, 0])
+    ends = [_end(row) for row in found.blurred[:, 0, :, 0].int()]
+    assert {end < length / 2 for end in ends} == {True, False}
+    assert all(min(end, length - 1 - end) <= max(length / 4, z_step) for end in ends)
+    for end, first in zip(ends, phase.tolist(), strict=True):
+        # Where z was sampled, or next to it; a reflection at the outermost voxel changes nothing.
+        sample = round((end - first) / z_step) * z_step + first
+        assert abs(sample - end) <= 0.5 or end == 0
+    ends = [_end(column) for column in found.blurred[:, 1, 0].int()]
+    assert {min(end, width - 1 - end) for end in ends} == set(range(width // 4 - 1))
+
+
+def _end(places: torch.Tensor) -> int:
+    """Return about which place of an axis what is beyond it is reflected."""
+    numbers = torch.arange(len(places))
+    for end in range(len(places)):
+        for reflected in (end + (numbers - end).abs(), end - (numbers - end).abs()):
+            if torch.equal(places, reflected.int()):
+                return end
+    raise AssertionError(f"{places.tolist()} is no reflection")
+
+
+def test_as_many_planes_end_as_should():
+    torch.manual_seed(0)
+    sharp = torch.rand(2000, 1, 16, 16)
+    pair = Pair(sharp, sharp)
+    assert torch.equal(reflect_ends(pair, torch.zeros(2000), 1.0, 0.0).sharp, sharp)
+    found = reflect_ends(pair, torch.zeros(2000), 1.0, 0.3).sharp
+    # One end in four is the outermost voxel, of which nothing is seen.
+    changed = (found != sharp).flatten(1).any(dim=1).float().mean()
+    assert float(changed) == pytest.approx(1 - (1 - 0.3 * 0.75) ** 2, abs=0.05)

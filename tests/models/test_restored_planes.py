@@ -17,38 +17,43 @@ def _numbered(depth: int, first: int = 0) -> torch.Tensor:
     return (first + torch.arange(depth).float())[:, None, None].expand(depth, 8, 12)
 
 
-def test_planes_come_from_the_middle_of_crops_and_none_twice():
-    planes = RestoredPlanes()
+@pytest.mark.parametrize("neighbours", [0, 2])
+def test_planes_come_from_the_middle_of_crops_with_their_neighbours(neighbours):
+    planes = RestoredPlanes(neighbours)
     assert len(planes) == 0
     planes.add(_numbered(20))
-    assert len(planes) == 10
+    assert len(planes) == 1
     drawn = planes.draw(500)
-    assert drawn.shape == (500, 8, 12)
-    assert sorted(set(drawn[:, 3, 5].tolist())) == list(range(5, 15))
+    assert drawn.shape == (500, 1 + 2 * neighbours, 8, 12)
+    values = drawn[:, :, 3, 5]
+    assert sorted(set(values[:, neighbours].tolist())) == list(range(5, 15))
+    offsets = torch.arange(-neighbours, neighbours + 1)
+    assert torch.equal(values - values[:, neighbours, None], offsets.expand_as(values).float())
 
 
-def test_the_newest_planes_take_the_place_of_the_oldest():
-    planes = RestoredPlanes()
-    for number in range(20):
+def test_the_newest_crop_takes_the_place_of_the_oldest():
+    planes = RestoredPlanes(1)
+    for number in range(11):
         planes.add(_numbered(64, 100 * number))
-    assert len(planes) == 256
-    of = set((planes.draw(4000)[:, 0, 0] // 100).tolist())
-    assert of == set(range(4, 20))
+    assert len(planes) == 8
+    of = (planes.draw(4000)[:, :, 0, 0] // 100).int()
+    assert set(of[:, 1].tolist()) == set(range(3, 11))
+    assert torch.equal(of[:, 0], of[:, 2])
 
 
-def test_planes_of_another_size_begin_anew():
+def test_crops_of_another_size_begin_anew():
     planes = RestoredPlanes()
     planes.add(_numbered(20))
     planes.add(torch.ones(8, 16, 16))
-    assert len(planes) == 4
-    assert torch.equal(planes.draw(3), torch.ones(3, 16, 16))
+    assert len(planes) == 1
+    assert torch.equal(planes.draw(3), torch.ones(3, 1, 16, 16))
 
 
 def test_what_was_kept_is_there_again_with_the_state():
-    planes, again = RestoredPlanes(), RestoredPlanes()
+    planes, again = RestoredPlanes(2), RestoredPlanes(2)
     planes.add(torch.rand(20, 8, 12))
     again.load_state_dict(planes.state_dict())
-    assert len(again) == 10
+    assert len(again) == 1
     torch.manual_seed(1)
     drawn = planes.draw(30)
     torch.manual_seed(1)
@@ -56,26 +61,44 @@ def test_what_was_kept_is_there_again_with_the_state():
     assert not any(buffer.is_floating_point() for buffer in planes.buffers())
 
 
-def test_the_second_half_of_a_training_learns_from_what_it_has_restored():
+def test_most_of_a_training_learns_from_what_an_average_of_its_weights_has_restored():
     torch.manual_seed(0)
-    parameters = {"width": 4, "planes": 2, "degradation": KNOWN}
+    parameters = {"width": 4, "planes": 2, "neighbours": 1, "degradation": KNOWN}
     objective = create_objective("self-blur", parameters, CPU)
-    planes = objective.modules()["planes"]
+    planes, teacher = (objective.modules()[name] for name in ("planes", "teacher"))
     crops = torch.rand(2, 1, 16, 32, 32)
-    for share, count in ((0.0, 0), (0.49, 0), (0.5, 16)):
+    for share, count in ((0.0, 0), (0.14, 0), (0.15, 1), (0.3, 2), (0.3, 3), (0.3, 4)):
         objective.set_share(share)
+        with torch.no_grad():
+            restored = teacher.module(crops[:1])[0, 0]
         objective.step(crops)
         assert len(planes) == count
-    # Later crops are restored now and then, by the network as it is.
+    # Of the last one, as the average was before that step: planes 4 to 12 and their neighbours.
+    drawn = planes.draw(500)
+    for plane in range(4, 12):
+        distance = (drawn - restored[plane - 1 : plane + 2]).abs().amax(dim=(1, 2, 3))
+        assert distance.min() < 2e-3
+    # Later ones are restored now and then only.
+    added = int(planes.state_dict()["_added"])
     for _ in range(40):
-        objective.step(crops + 10)
-    assert 16 < len(planes) < 256
-    assert 1 < planes.draw(2000).mean() < 10
-    with torch.no_grad():
-        restored = objective.restorer(crops + 10)[:, 0, 4:12].reshape(-1, 32, 32)
-    kept = planes.draw(2000)
-    nearest = min(float((kept - plane).abs().amax(dim=(1, 2)).min()) for plane in restored)
-    assert nearest < 0.5
+        objective.step(crops)
+    assert added < int(planes.state_dict()["_added"]) < added + 20
+    ours = torch.cat([weights.flatten() for weights in objective.restorer.parameters()])
+    average = torch.cat([weights.flatten() for weights in teacher.module.parameters()])
+    assert 0 < (ours - average).abs().max() < 0.1
+
+
+def test_neighbours_say_nothing_until_they_are_restored():
+    torch.manual_seed(0)
+    parameters = {"width": 4, "planes": 2, "neighbours": 2, "degradation": KNOWN}
+    objective = create_objective("self-blur", parameters, CPU)
+    weights = objective.restorer.plane.encoder1[0].weight
+    for share, is_used in ((0.0, False), (0.1, False), (0.2, True)):
+        objective.set_share(share)
+        for _ in range(3):
+            objective.step(torch.rand(1, 1, 16, 32, 32))
+        assert bool(weights[:, 1:].any()) == is_used
+        assert weights[:, 0].any()
 
 
 def test_without_noise_of_their_own_planes_get_all_of_it():

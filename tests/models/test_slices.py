@@ -21,25 +21,30 @@ class Pooled(PlaneNetwork):
 
     stride, receptive_radius, width = 2, 5, 3
 
-    def __init__(self) -> None:
+    def __init__(self, neighbours: int = 0) -> None:
         super().__init__()
         torch.manual_seed(1)
-        self.first = nn.Conv2d(1, 3, (3, 5), padding=(1, 2))
+        self.neighbours = neighbours
+        self.first = nn.Conv2d(1 + 2 * neighbours, 3, (3, 5), padding=(1, 2))
         self.coarse = nn.Conv2d(3, 3, 3, padding=1)
         self.last = nn.Conv2d(3, 1, 1)
 
-    def forward(self, planes: Tensor) -> Tensor:
-        fine = torch.relu(self.first(planes))
+    def forward(self, stacks: Tensor) -> Tensor:
+        fine = torch.relu(self.first(stacks))
         coarse = nn.functional.interpolate(
             self.coarse(nn.functional.avg_pool2d(fine, 2)), scale_factor=2
         )
-        restored: Tensor = planes + self.last(fine + coarse)
+        middle = stacks[:, self.neighbours : self.neighbours + 1]
+        restored: Tensor = middle + self.last(fine + coarse)
         return restored
 
 
 @pytest.fixture(scope="module")
 def network() -> SliceNetwork:
     return SliceNetwork(Pooled())
+
+
+SEEING_NEIGHBOURS = SliceNetwork(Pooled(neighbours=2))
 
 
 def test_a_volume_is_the_mean_over_its_slices_one_by_one(network):
@@ -52,6 +57,18 @@ def test_a_volume_is_the_mean_over_its_slices_one_by_one(network):
             xz = network.plane(one[:, y, :][None, None])[0, 0, z, x]
             yz = network.plane(one[:, :, x][None, None])[0, 0, z, y]
             assert torch.isclose(restored[1, 0, z, y, x], (xz + yz) / 2, atol=1e-6)
+
+
+def test_slices_are_given_with_their_neighbours_and_the_outermost_again_beyond_the_ends():
+    network, volume = SEEING_NEIGHBOURS, torch.rand(*SHAPE)
+    with torch.no_grad():
+        restored = network(volume[None, None])[0, 0]
+        for y, places in ((0, [0, 0, 0, 1, 2]), (9, [7, 8, 9, 10, 11]), (22, [20, 21, 22, 23, 23])):
+            xz = network.plane(volume[:, places].movedim(1, 0)[None])[0, 0]
+            for x in (2, 14, 25):
+                yz = network.plane(volume[:, :, x - 2 : x + 3].movedim(2, 0)[None])[0, 0]
+                expected = (xz[:, x] + yz[:, y]) / 2
+                assert torch.allclose(restored[:, y, x], expected, atol=1e-6)
 
 
 def reach(network: SliceNetwork) -> int:
@@ -74,8 +91,9 @@ lengths = st.tuples(*(st.integers(1, n) for n in SHAPE))
 
 
 @settings(max_examples=40, deadline=None)
-@given(start=starts, length=lengths, at_once=st.integers(1, 3000))
-def test_any_part_of_any_block_equals_the_whole(network, start, length, at_once):
+@given(start=starts, length=lengths, at_once=st.integers(1, 3000), seeing=st.booleans())
+def test_any_part_of_any_block_equals_the_whole(network, start, length, at_once, seeing):
+    network = SEEING_NEIGHBOURS if seeing else network
     volume = torch.rand(1, 1, *SHAPE)
     with torch.no_grad():
         whole = network(volume)

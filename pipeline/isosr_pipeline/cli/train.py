@@ -30,6 +30,7 @@ from isosr_pipeline.training.settings import METHODS, TrainSettings
 @setting("sampling", "foreground|uniform", "Where crops are taken from.")
 @setting("batch", "N", "Crops a step.")
 @setting("width", "N", "Channels of the networks' first level.")
+@setting("neighbours", "N", "Slices seen on each side of the one that is restored.")
 @setting("blocks", "N", "Residual blocks of each network.")
 @setting("critic_width", "N", "Channels of the discriminators' first layer.")
 @setting("blur", "deep-linear|unet", "The generator that blurs.")

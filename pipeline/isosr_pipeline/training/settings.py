@@ -225,7 +225,6 @@ class SelfBlurSettings(TrainSettings, SelfBlurConfig):
 
     method: Literal["self-blur"] = "self-blur"
     crop: Lengths = (32, 96, 96)
-    batch: int = Field(4, ge=1, le=MAX_BATCH)
     axial_fwhm: PositiveFloat | None = None
 
     @field_validator("crop")
