@@ -45,7 +45,7 @@ CROP, EDGE, BLOCKS = 64, 32, 3
 """Sides of 2D training's crops and of 3D training's blocks, in voxels, and blocks of a step."""
 
 GAINS = (0.5, 3.0)
-FALLING, LOWEST_RATE = 1 / 3, 0.01
+RATE, FALLING, LOWEST_RATE = 1e-3, 1 / 2, 0.01
 Draw = Callable[[], tuple[Tensor, ...]]
 
 FIRST = 0.25
@@ -152,12 +152,12 @@ def train_slices(name: str, case: Case, seconds: float) -> Trained:
 
 def train_blocks(name: str, draw: Draw, seconds: float, width: int) -> Trained:
     """Train a 3D network on blocks."""
-    network, rate, steps = unet3d(width), SelfBlurConfig().learning_rate, 0
+    network, steps = unet3d(width), 0
     # Steps take less time.
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    adam = torch.optim.Adam(network.parameters(), lr=rate)
+    adam = torch.optim.Adam(network.parameters(), lr=RATE)
     for share in shares(seconds):
-        adam.param_groups[0]["lr"] = rate * max(LOWEST_RATE, min(1.0, (1 - share) / FALLING))
+        adam.param_groups[0]["lr"] = RATE * max(LOWEST_RATE, min(1.0, (1 - share) / FALLING))
         pairs = [draw() for _ in range(BLOCKS)]
         blurred, sharp = (torch.stack(blocks)[:, None] for blocks in zip(*pairs, strict=True))
         loss = (network(blurred) - sharp).abs().mean()

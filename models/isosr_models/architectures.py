@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from isosr_models.configs import MAX_NEIGHBOURS
 from isosr_models.errors import ModelFormatError
 from isosr_models.layers import Statistics
 from isosr_models.precision import Precision
@@ -85,7 +86,7 @@ class SliceUNet2dArchitecture(_Described):
 
     kind: Literal["slice-unet2d"] = "slice-unet2d"
     width: int = Field(ge=1)
-    neighbours: int = Field(0, ge=0)
+    neighbours: int = Field(0, ge=0, le=MAX_NEIGHBOURS)
 
     def __str__(self) -> str:
         """Return what it is called, such as in a plan."""

@@ -1,7 +1,10 @@
-"""The moving average of a network's weights, which adversarial training lets swing."""
+"""The moving average of a network's weights, which training lets swing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -17,7 +20,9 @@ def average_of(network: nn.Module, decay: float) -> AveragedModel:
         Of the average with each update, once it has seen many.
     """
 
-    def follow(mean: Tensor, now: Tensor, count: Tensor | int) -> Tensor:
-        return mean.lerp(now, 1 - min(decay, int(count) / (int(count) + 10)))
+    # All at once, as a GPU waits for each count that is looked at.
+    def follow(means: Sequence[Tensor], now: Sequence[Tensor], count: Tensor | int) -> None:
+        seen = int(count)
+        torch._foreach_lerp_(list(means), list(now), 1 - min(decay, seen / (seen + 10)))
 
-    return AveragedModel(network, avg_fn=follow)
+    return AveragedModel(network, multi_avg_fn=follow)

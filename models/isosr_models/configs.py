@@ -15,8 +15,9 @@ MAX_BLOCKS = 64
 MAX_PATCHES = 4096
 MAX_DOWNSAMPLING = 100.0
 LEAST_PATCH = 24
-MAX_NEIGHBOURS = 4
 """Smallest side of a patch in voxels that leaves the discriminators a prediction map."""
+MAX_NEIGHBOURS = 4
+"""A quarter of the shortest crop of self-blur, which its restored planes leave out at each end."""
 
 
 class OTCycleGANConfig(BaseModel):

@@ -122,7 +122,8 @@ def reflect_ends(pair: Pair, phase: Tensor, z_step: float, share: float) -> Pair
     Returns
     -------
     Pair
-        Ends lie in the outer quarters; sharp planes are reflected as the blurred ones are.
+        Ends lie in the outer quarters, or where the nearest sample lies; sharp planes are reflected
+        as the blurred ones are.
     """
     for axis, first, step in ((2, phase, z_step), (3, torch.zeros_like(phase), 1.0)):
         length = pair.blurred.shape[axis]
@@ -132,7 +133,9 @@ def reflect_ends(pair: Pair, phase: Tensor, z_step: float, share: float) -> Pair
         at_begin = torch.rand(len(phase), 1) < 0.5
         is_reflected = torch.rand(len(phase), 1) < share
         reflected = torch.where(at_begin, begun, ended)
-        index = torch.where(is_reflected, reflected, places).to(pair.blurred.device)
+        # Where samples lie far apart, none need lie in the half of the axis that it ends in.
+        fits = ((reflected >= 0) & (reflected < length)).all(dim=1, keepdim=True)
+        index = torch.where(is_reflected & fits, reflected, places).to(pair.blurred.device)
         index = index[:, None, :, None] if axis == 2 else index[:, None, None, :]
         pair = Pair(*(side.gather(axis, index.expand_as(side)) for side in pair))
     return pair

@@ -36,7 +36,8 @@ def start_from(objective: Objective, folder: Path, run: Mapping[str, Any]) -> No
     Raises
     ------
     ModelConfigError
-        When the model is of another method, width, blur or start; the message names each.
+        When the model is of another method, width or start, or differs in what else its networks
+        are built from; the message names each.
     ModelFormatError
         When the folder is no whole model, or its networks are built in another way.
     """

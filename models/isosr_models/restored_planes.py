@@ -49,7 +49,7 @@ class RestoredPlanes(nn.Module):
         ----------
         crop : Tensor, (z, y, x) float32
             Planes are drawn from the middle half along z, where the network saw what is around.
-            A quarter of it holds the neighbours.
+            A quarter of its planes must be at least as many as the neighbours.
         """
         edge = len(crop) // 4 - self.neighbours
         bits = crop.detach()[edge : len(crop) - edge].half().view(torch.int16)
@@ -61,6 +61,10 @@ class RestoredPlanes(nn.Module):
 
     def draw(self, count: int) -> Tensor:
         """Return planes by chance, between their neighbours.
+
+        Parameters
+        ----------
+        count : int
 
         Returns
         -------

@@ -31,11 +31,12 @@ _LEAST_SQUARE = 0.1
 _FALLING = 1 / 2
 _LOWEST_RATE = 0.01
 _FROM_RESTORED = 0.15
-"""Share of a training after which it learns from crops that it has restored itself."""
-# With fewer crops to learn from at first, a network learns these.
+"""Share of a training after which it learns from crops that were restored."""
+# A network that sees fewer learns them by heart.
 _ENOUGH = 4
 _DECAY = 0.99
 _ENDING = 0.5
+"""Share of planes that end along an axis, as volumes do."""
 
 
 class SelfBlur(Unnormalised):
@@ -63,7 +64,8 @@ class SelfBlur(Unnormalised):
     ) -> None:
         self.config, self.degradation, self.z_step = config, degradation, z_step
         self.execution = Execution()
-        self._network = SliceNetwork(UNet2d(config.width, config.neighbours)).to(device)
+        self._plane = UNet2d(config.width, config.neighbours)
+        self._network = SliceNetwork(self._plane).to(device)
         # A step takes a tenth to a quarter less time.
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._teacher = average_of(self._network, _DECAY)
@@ -103,7 +105,7 @@ class SelfBlur(Unnormalised):
         pair = self._draw(crops[:, 0])
         with self.execution.autocast():
             blurred = pair.blurred.contiguous(memory_format=torch.channels_last)
-            restored = self._network.plane(blurred).float()
+            restored = self._plane(blurred).float()
         middle = self.config.neighbours
         self._seen = pair.blurred[:, middle : middle + 1], restored.detach()
         loss = (restored - pair.sharp).abs().mean()
@@ -119,7 +121,8 @@ class SelfBlur(Unnormalised):
         squares = squares + known.error * torch.randn(count)
         phase = torch.randint(_PHASES, (count,)) % self.z_step
         gain = torch.exp(torch.empty(count).uniform_(*map(math.log, _GAINS)))
-        measured = self._share < _FROM_RESTORED
+        # One that began as a trained network has no use for planes whose neighbours say nothing.
+        measured = self._share < _FROM_RESTORED and not self._plane.sees_neighbours
         stacks = self._measured(crops) if measured else self._restored(crops, count)
         turned = along_x[:, None, None, None].to(stacks.device)
         stacks = torch.where(turned, stacks.transpose(2, 3), stacks)
@@ -177,8 +180,13 @@ class SelfBlur(Unnormalised):
         return {"generator": self._network}
 
     def modules(self) -> dict[str, nn.Module]:
-        """Return all that has a state, for a checkpoint."""
-        return {"generator": self._network, "teacher": self._teacher, "planes": self._planes}
+        """Return all that has a state, for a checkpoint.
+
+        Processes that train together each have planes of their own crops. A checkpoint is of one of
+        them only, whose planes are not for all: each begins anew with its own.
+        """
+        modules = {"generator": self._network, "teacher": self._teacher}
+        return modules if self.execution.is_shared else {**modules, "planes": self._planes}
 
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the optimiser, for a checkpoint."""

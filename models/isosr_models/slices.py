@@ -58,7 +58,8 @@ class SliceNetwork(VolumeNetwork):
     def __init__(self, plane: PlaneNetwork) -> None:
         super().__init__()
         self.plane = plane
-        self.stride, self.receptive_radius = plane.stride, plane.receptive_radius
+        self.stride = plane.stride
+        self.receptive_radius = max(plane.receptive_radius, plane.neighbours)
 
     def forward(self, volume: Tensor) -> Tensor:
         """Restore volumes.
@@ -114,7 +115,8 @@ class SliceRestorer:
         largest = max(read[0] * read[1], read[0] * read[2])
         together = max(largest, _PIXELS_AT_ONCE[self.device.type])
         volumes = 4 * math.prod(read) + 8 * math.prod(kept)
-        return int(_LOADED + 16 * self._width * together + volumes)
+        stacks = 8 * (1 + 2 * self._plane.neighbours) * together
+        return int(_LOADED + 16 * self._width * together + stacks + volumes)
 
     @property
     def least_work(self) -> float:
@@ -153,6 +155,8 @@ def _stacks(slices: Tensor, chosen: slice, neighbours: int) -> Tensor:
 
     Beyond the first and the last slice, these take the place of those that are not there.
     """
+    if not neighbours:
+        return slices[chosen, None]
     places = torch.arange(chosen.start, chosen.stop)[:, None]
     places = places + torch.arange(-neighbours, neighbours + 1)
     return slices[places.clamp(0, len(slices) - 1).to(slices.device)]

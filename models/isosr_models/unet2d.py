@@ -56,7 +56,7 @@ class UNet2d(PlaneNetwork):
     receptive_radius = 2 * (1 + 2 + 4 + 2 + 1) + (stride - 1)
     """23 voxels: two convolutions at 1x, 2x, 4x, 2x and 1x, and the reach of a pooling cell."""
 
-    def __init__(self, width: int = 32, neighbours: int = 0) -> None:
+    def __init__(self, width: int = 16, neighbours: int = 0) -> None:
         super().__init__()
         if width < 1:
             raise ModelConfigError(f"width is {width}: a network needs at least one channel")
@@ -87,6 +87,11 @@ class UNet2d(PlaneNetwork):
         first = cast(nn.Conv2d, self.encoder1[0]).weight
         nn.init.kaiming_normal_(first[:, :1], nonlinearity="relu")
         nn.init.zeros_(first[:, 1:])
+
+    @property
+    def sees_neighbours(self) -> bool:
+        """Whether anything is made of neighbours: not before something was learned from them."""
+        return bool(cast(nn.Conv2d, self.encoder1[0]).weight[:, 1:].any())
 
     def forward(self, stack: Tensor) -> Tensor:
         """Restore slices.

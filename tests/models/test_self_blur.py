@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from scipy import ndimage
 from isosr_models.checkpoint import Progress, load_checkpoint, save_checkpoint
 from isosr_models.configs import Degradation, SelfBlurConfig
 from isosr_models.errors import DivergedError, ModelConfigError
+from isosr_models.initial import start_from
 from isosr_models.layers import calibrate
 from isosr_models.methods import create_objective
 from isosr_models.model_folder import load_restorer, read_description, save_model
@@ -39,6 +42,33 @@ def test_the_network_begins_as_the_identity_also_above_the_window():
     assert torch.equal(UNet2d(4)(plane), plane)
     with pytest.raises(ModelConfigError, match="width is 0"):
         UNet2d(0)
+
+
+def test_models_of_before_see_no_neighbours_and_others_are_not_begun_from_them(tmp_path):
+    network = SliceNetwork(UNet2d(3))
+    save_model(
+        tmp_path,
+        {"generator": network},
+        method="self-blur",
+        window_percentiles=(0.03, 99.97),
+        training={},
+    )
+    path = tmp_path / "model.json"
+    record = json.loads(path.read_text())
+    assert record["network"].pop("neighbours") == 0
+    path.write_text(json.dumps(record))
+    volume = torch.rand(1, 1, 48, 48, 48)
+    restored = load_restorer(tmp_path)(volume, (slice(24, 25),) * 3)
+    with torch.no_grad():
+        assert torch.allclose(restored, network(volume)[:, :, 24:25, 24:25, 24:25], atol=1e-6)
+    objective = _objective(width=3)
+    with pytest.raises(ModelConfigError, match="neighbours is 2 here and 0 there"):
+        start_from(objective, tmp_path, {"method": "self-blur", "width": 3, "neighbours": 2})
+    for neighbours in (-1, 5):
+        with pytest.raises(ValidationError, match="neighbours"):
+            SelfBlurConfig(neighbours=neighbours)
+    with pytest.raises(ModelConfigError, match="neighbours is -1"):
+        UNet2d(3, neighbours=-1)
 
 
 def test_the_receptive_field_reaches_23_voxels_and_no_further():
@@ -170,14 +200,51 @@ def test_a_degradation_is_needed_and_nothing_else_is_known(parameters):
     assert SelfBlurConfig().width == 16
 
 
-def test_half_of_what_it_learns_from_ends_as_volumes_do():
+def test_a_plane_is_blurred_with_its_neighbours_and_the_middle_one_is_wanted(monkeypatch):
+    monkeypatch.setattr("isosr_models.self_blur.reflect_ends", lambda pair, *_: pair)
+    monkeypatch.setattr("isosr_models.self_blur._GAINS", (1.0, 1.0))
+    still = KNOWN.model_copy(update={"square_x": 0.0, "square_y": 0.0, "error": 0.0})
+    silent = still.model_copy(update={"noise_floor": 0.0})
+    torch.manual_seed(0)
+    parameters = {**SMALL, "neighbours": 1, "degradation": silent}
+    objective = create_objective("self-blur", parameters, CPU)
+    objective.set_share(0.5)
+    seen: list[torch.Tensor] = []
+    objective.restorer.plane.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    crop = torch.rand(16, 32, 32)
+    for _ in range(5):
+        objective.step(crop[None, None])
+    # Slices of crops that are restored are seen too; planes are as few as the config says.
+    stacks = torch.cat([given for given in seen if len(given) == SMALL["planes"]])
+    sides = set()
+    for stack in stacks:
+        turned = [side for side in (stack, stack.transpose(1, 2)) if _place(crop, side[1])]
+        assert len(turned) == 1
+        place = _place(crop, turned[0][1])
+        assert [_place(crop, plane) for plane in turned[0]] == [place - 1, place, place + 1]
+        sides.add(turned[0] is stack)
+    assert sides == {True, False}
+    given, _, _ = objective.contrast()
+    assert given == pytest.approx(float(stacks[-SMALL["planes"] :, 1].std()), rel=1e-5)
+
+
+def _place(crop: torch.Tensor, plane: torch.Tensor) -> int | None:
+    """Return which plane of a crop it is; a network that has learned little changes it little."""
+    distances = (crop - plane).abs().mean(dim=(1, 2))
+    return int(distances.argmin()) if distances.min() < 0.1 else None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_half_of_what_it_learns_from_ends_as_volumes_do(share):
     """At a border, where a volume is reflected, there is light from beyond it."""
     seen: list[torch.Tensor] = []
     objective = _objective(planes=3)
+    objective.set_share(share)
     objective.restorer.plane.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     for _ in range(60):
         objective.step(torch.rand(1, 1, 16, 32, 32))
-    planes = torch.cat(seen)[:, 2]
+    # Slices of crops that are restored are seen too, more of them at once.
+    planes = torch.cat([given for given in seen if len(given) == 3])[:, 2]
 
     def reflected(plane: torch.Tensor) -> bool:
         lines = (plane, plane.flip(0))
