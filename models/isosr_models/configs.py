@@ -169,6 +169,8 @@ class SelfBlurConfig(BaseModel):
         Slices that it sees on each side of the one that it restores.
     planes : int
         Lateral planes of each crop that a step learns from.
+    measured : float
+        Share of the steps that go on to learn from planes as they were measured, to the end.
     learning_rate : float
         Of Adam; it falls to a hundredth of it in the last half of the training.
     """
@@ -178,6 +180,7 @@ class SelfBlurConfig(BaseModel):
     width: int = Field(16, ge=1)
     neighbours: int = Field(2, ge=0, le=MAX_NEIGHBOURS)
     planes: int = Field(3, ge=1)
+    measured: float = Field(0.0, ge=0, le=1)
     learning_rate: float = Field(2e-3, gt=0)
 
 

@@ -121,8 +121,7 @@ class SelfBlur(Unnormalised):
         squares = squares + known.error * torch.randn(count)
         phase = torch.randint(_PHASES, (count,)) % self.z_step
         gain = torch.exp(torch.empty(count).uniform_(*map(math.log, _GAINS)))
-        # One that began as a trained network has no use for planes whose neighbours say nothing.
-        measured = self._share < _FROM_RESTORED and not self._plane.sees_neighbours
+        measured = self._learns_from_measured()
         stacks = self._measured(crops) if measured else self._restored(crops, count)
         turned = along_x[:, None, None, None].to(stacks.device)
         stacks = torch.where(turned, stacks.transpose(2, 3), stacks)
@@ -136,6 +135,13 @@ class SelfBlur(Unnormalised):
         seen, middle = 1 + 2 * self.config.neighbours, stacks.shape[1] // 2
         pair = Pair(blurred.expand(-1, seen, -1, -1), sharp[:, middle : middle + 1])
         return reflect_ends(pair, phase, self.z_step, _ENDING)
+
+    def _learns_from_measured(self) -> bool:
+        """Draw whether a step does: at first, and in some share of the others."""
+        # One that began as a trained network has no use for planes whose neighbours say nothing.
+        if self._share < _FROM_RESTORED and not self._plane.sees_neighbours:
+            return True
+        return bool(torch.rand(()) < self.config.measured)
 
     def _measured(self, crops: Tensor) -> Tensor:
         """Draw lateral planes of all crops, (n, 1, y, x).

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -86,6 +87,29 @@ def test_most_of_a_training_learns_from_what_an_average_of_its_weights_has_resto
     ours = torch.cat([weights.flatten() for weights in objective.restorer.parameters()])
     average = torch.cat([weights.flatten() for weights in teacher.module.parameters()])
     assert 0 < (ours - average).abs().max() < 0.1
+
+
+def test_some_share_of_the_steps_learns_from_measured_planes_to_the_end():
+    crops = torch.rand(1, 1, 16, 32, 32)
+    restored = {}
+    for share in (0.0, 0.5, 1.0):
+        torch.manual_seed(0)
+        parameters = {"width": 4, "planes": 2, "neighbours": 1, "degradation": KNOWN}
+        objective = create_objective("self-blur", {**parameters, "measured": share}, CPU)
+        seen: list[torch.Tensor] = []
+        objective.restorer.plane.register_forward_pre_hook(
+            lambda _, given, seen=seen: seen.append(given[0])
+        )
+        objective.set_share(0.5)
+        for _ in range(60):
+            objective.step(crops)
+        # Neighbours of a measured plane are that plane again.
+        steps = [given for given in seen if len(given) == 2]
+        assert len(steps) == 60
+        restored[share] = np.mean([not torch.equal(s[:, 0], s[:, 1]) for s in steps])
+    assert restored[0.0] == 1
+    assert restored[0.5] == pytest.approx(0.5, abs=0.2)
+    assert restored[1.0] == 0
 
 
 def test_neighbours_say_nothing_until_they_are_restored():

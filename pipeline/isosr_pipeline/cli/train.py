@@ -36,6 +36,7 @@ from isosr_pipeline.training.settings import METHODS, TrainSettings
 @setting("blur", "deep-linear|unet", "The generator that blurs.")
 @setting("start", "identity|random", "Where training starts; random: as published.")
 @setting("planes", "N", "Planes of each orientation and crop.")
+@setting("measured", "SHARE", "Of steps that learn from measured planes to the end.")
 @setting("patch", "N", "Side of the square patches that are trained on, in voxels.")
 @setting("patches", "N", "Lateral patches, and axial ones, a step.")
 @setting("downsampling", "F", "Of lateral patches; default: the distance of measured planes.")
