@@ -144,8 +144,8 @@ def reflect_ends(pair: Pair, phase: Tensor, z_step: float, share: float) -> Pair
 def _ends(length: int, first: Tensor, step: float) -> tuple[Tensor, Tensor]:
     """Draw a sample in the first quarter of an axis, and one in the last, for each plane."""
     quarter, last = length // 4, length - 1
-    begins = torch.rand(len(first)) * max(1.0, (quarter - step) / step)
-    ends = torch.rand(len(first)) * max(1.0, (quarter - step) / step)
+    room = max(1.0, (quarter - step) / step)
+    begins, ends = (torch.rand(len(first)) * room for _ in range(2))
     begin = first + begins.floor() * step
     end = first + (((last - first) / step).floor() - ends.floor()) * step
     return begin.round().long().clamp(0, last), end.round().long().clamp(0, last)

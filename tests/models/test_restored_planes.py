@@ -8,9 +8,17 @@ from isosr_models.configs import Degradation
 from isosr_models.degradation import Noise, degrade, degrade_clean
 from isosr_models.methods import create_objective
 from isosr_models.restored_planes import RestoredPlanes
+from isosr_models.self_blur import SelfBlur
 
 CPU = torch.device("cpu")
 KNOWN = Degradation(square_x=4.0, square_y=6.0, error=0.2, noise_gain=0.0, noise_floor=1e-4)
+SMALL = {"width": 4, "planes": 2, "degradation": KNOWN}
+
+
+def _objective(**change: float) -> SelfBlur:
+    objective = create_objective("self-blur", {**SMALL, **change}, CPU)
+    assert isinstance(objective, SelfBlur)
+    return objective
 
 
 def _numbered(depth: int, first: int = 0) -> torch.Tensor:
@@ -64,8 +72,7 @@ def test_what_was_kept_is_there_again_with_the_state():
 
 def test_most_of_a_training_learns_from_what_an_average_of_its_weights_has_restored():
     torch.manual_seed(0)
-    parameters = {"width": 4, "planes": 2, "neighbours": 1, "degradation": KNOWN}
-    objective = create_objective("self-blur", parameters, CPU)
+    objective = _objective(neighbours=1)
     planes, teacher = (objective.modules()[name] for name in ("planes", "teacher"))
     crops = torch.rand(2, 1, 16, 32, 32)
     for share, count in ((0.0, 0), (0.14, 0), (0.15, 1), (0.3, 2), (0.3, 3), (0.3, 4)):
@@ -94,8 +101,7 @@ def test_some_share_of_the_steps_learns_from_measured_planes_to_the_end():
     restored = {}
     for share in (0.0, 0.5, 1.0):
         torch.manual_seed(0)
-        parameters = {"width": 4, "planes": 2, "neighbours": 1, "degradation": KNOWN}
-        objective = create_objective("self-blur", {**parameters, "measured": share}, CPU)
+        objective = _objective(neighbours=1, measured=share)
         seen: list[torch.Tensor] = []
         objective.restorer.plane.register_forward_pre_hook(
             lambda _, given, seen=seen: seen.append(given[0])
@@ -114,8 +120,7 @@ def test_some_share_of_the_steps_learns_from_measured_planes_to_the_end():
 
 def test_neighbours_say_nothing_until_they_are_restored():
     torch.manual_seed(0)
-    parameters = {"width": 4, "planes": 2, "neighbours": 2, "degradation": KNOWN}
-    objective = create_objective("self-blur", parameters, CPU)
+    objective = _objective(neighbours=2)
     plane = objective.restorer.plane
     before = plane.encoder1[0].weight.detach().clone()
     for share, is_used in ((0.0, False), (0.1, False), (0.2, True)):

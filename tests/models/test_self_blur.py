@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +38,31 @@ def _objective(z_step: float = 1.0, **change: object) -> SelfBlur:
     return objective
 
 
+def _save(folder: Path, network: SliceNetwork) -> None:
+    save_model(
+        folder,
+        {"generator": network},
+        method="self-blur",
+        window_percentiles=(0.03, 99.97),
+        training={},
+    )
+
+
+def _stacks(objective: SelfBlur, planes: int) -> list[torch.Tensor]:
+    """Return a list of what the network will be given in steps of so many planes.
+
+    It is also given slices of crops that are restored, more of them at once.
+    """
+    found: list[torch.Tensor] = []
+
+    def keep(_module: object, given: tuple[torch.Tensor]) -> None:
+        if len(given[0]) == planes:
+            found.append(given[0])
+
+    objective.restorer.plane.register_forward_pre_hook(keep)
+    return found
+
+
 def test_the_network_begins_as_the_identity_also_above_the_window():
     plane = 5 * torch.rand(2, 1, 32, 36)
     assert torch.equal(UNet2d(4)(plane), plane)
@@ -46,13 +72,7 @@ def test_the_network_begins_as_the_identity_also_above_the_window():
 
 def test_models_of_before_see_no_neighbours_and_others_are_not_begun_from_them(tmp_path):
     network = SliceNetwork(UNet2d(3))
-    save_model(
-        tmp_path,
-        {"generator": network},
-        method="self-blur",
-        window_percentiles=(0.03, 99.97),
-        training={},
-    )
+    _save(tmp_path, network)
     path = tmp_path / "model.json"
     record = json.loads(path.read_text())
     assert record["network"].pop("neighbours") == 0
@@ -93,18 +113,10 @@ def test_the_receptive_field_reaches_23_voxels_and_no_further():
 def test_a_model_folder_says_how_its_network_is_built(tmp_path):
     network = SliceNetwork(UNet2d(3, neighbours=1))
     torch.nn.init.normal_(network.plane.head.weight)
-    save_model(
-        tmp_path,
-        {"generator": network},
-        method="self-blur",
-        window_percentiles=(0.03, 99.97),
-        training={},
-    )
+    _save(tmp_path, network)
     description = read_description(tmp_path)
-    assert description.network.model_dump() == {
-        **{"kind": "slice-unet2d", "width": 3},
-        "neighbours": 1,
-    }
+    expected = {"kind": "slice-unet2d", "width": 3, "neighbours": 1}
+    assert description.network.model_dump() == expected
     assert str(description.network) == (
         "2D U-Net of width 3 on XZ and YZ slices, 2 neighbours each"
     )
@@ -209,13 +221,11 @@ def test_a_plane_is_blurred_with_its_neighbours_and_the_middle_one_is_wanted(mon
     parameters = {**SMALL, "neighbours": 1, "degradation": silent}
     objective = create_objective("self-blur", parameters, CPU)
     objective.set_share(0.5)
-    seen: list[torch.Tensor] = []
-    objective.restorer.plane.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    seen = _stacks(objective, SMALL["planes"])
     crop = torch.rand(16, 32, 32)
     for _ in range(5):
         objective.step(crop[None, None])
-    # Slices of crops that are restored are seen too; planes are as few as the config says.
-    stacks = torch.cat([given for given in seen if len(given) == SMALL["planes"]])
+    stacks = torch.cat(seen)
     sides = set()
     for stack in stacks:
         turned = [side for side in (stack, stack.transpose(1, 2)) if _place(crop, side[1])]
@@ -237,14 +247,12 @@ def _place(crop: torch.Tensor, plane: torch.Tensor) -> int | None:
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_half_of_what_it_learns_from_ends_as_volumes_do(share):
     """At a border, where a volume is reflected, there is light from beyond it."""
-    seen: list[torch.Tensor] = []
     objective = _objective(planes=3)
     objective.set_share(share)
-    objective.restorer.plane.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    seen = _stacks(objective, 3)
     for _ in range(60):
         objective.step(torch.rand(1, 1, 16, 32, 32))
-    # Slices of crops that are restored are seen too, more of them at once.
-    planes = torch.cat([given for given in seen if len(given) == 3])[:, 2]
+    planes = torch.cat(seen)[:, 2]
 
     def reflected(plane: torch.Tensor) -> bool:
         lines = (plane, plane.flip(0))
