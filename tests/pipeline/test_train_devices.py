@@ -59,11 +59,11 @@ def test_two_processes_that_are_interrupted_equal_one_with_twice_the_batch(store
             difference = (found[key] - value).abs()
             # Rounding, which depends on the processor, moves single weights by part of a step.
             assert difference.mean() < 2e-4, key
-            assert difference.max() < 4e-3, key
+            assert difference.max() < 2e-3, key
     crop = torch.rand(1, 1, 64, 64, 64, generator=torch.Generator().manual_seed(1))
     keep = (slice(28, 36),) * 3
     from_one, from_two = (load_restorer(model)(crop, keep) for model in (one, two))
-    assert (from_one - from_two).abs().max() < 2e-3
+    assert (from_one - from_two).abs().max() < 1e-3
     assert (from_one - crop[:, :, *keep]).abs().max() > 1e-2
     assert np.allclose(_losses(one), _losses(two), rtol=2e-3, atol=1e-5)
     assert read_description(two).training["run"]["devices"] == 2
